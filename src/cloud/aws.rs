@@ -1,0 +1,329 @@
+//! The cloud by AWS's SDK: the only library file that names it. Requests out, facts or classified errors back.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{AppName, BehaviorVersion, SdkConfig};
+use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_ec2::types::{Filter, IamInstanceProfileSpecification};
+use percent_encoding::percent_decode_str;
+
+use crate::cloud::codes::classify;
+use crate::cloud::{Cloud, CloudError, Clouds, ErrorKind, Operation};
+use crate::model::{
+    AccountId, Association, AssociationId, AssociationState, Instance, InstanceId, InstanceState,
+    Keeper, Profile, ProfileArn, ProfileId, ProfileName, Region, Role,
+};
+
+/// EC2 takes up to 200 values a filter without complaint.
+const IDS_PER_READ: usize = 200;
+/// The most rows EC2 gives a page.
+const ROWS_PER_PAGE: i32 = 1000;
+/// EC2 answers in well under a second; a connection that is not up by then will not be.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// One try. Associate has been seen to take seconds, not more.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A call with all its tries.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(12);
+/// Tries of a call that was throttled or did not get through. More patience is the queue's business.
+const ATTEMPTS: u32 = 3;
+/// The longest the first pause between two tries can be; it doubles, with jitter.
+const FIRST_BACKOFF: Duration = Duration::from_millis(300);
+
+/// AWS as the environment describes it: credentials, endpoint and all.
+pub struct AwsClouds {
+    sdk: SdkConfig,
+    iam: aws_sdk_iam::Client,
+    ec2_by_region: Mutex<HashMap<Region, aws_sdk_ec2::Client>>,
+}
+
+impl AwsClouds {
+    /// Takes credentials, Region and endpoint from where AWS's SDKs look for them.
+    pub async fn from_env() -> Self {
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+            .operation_timeout(OPERATION_TIMEOUT)
+            .build();
+        let retries = RetryConfig::standard()
+            .with_max_attempts(ATTEMPTS)
+            .with_initial_backoff(FIRST_BACKOFF);
+        let mut loader = aws_config::defaults(BehaviorVersion::latest())
+            .timeout_config(timeouts)
+            .retry_config(retries);
+        if let Ok(name) = AppName::new(env!("CARGO_PKG_NAME")) {
+            loader = loader.app_name(name);
+        }
+        Self::new(loader.load().await)
+    }
+
+    fn new(sdk: SdkConfig) -> Self {
+        let iam = aws_sdk_iam::Client::new(&sdk);
+        Self {
+            sdk,
+            iam,
+            ec2_by_region: Mutex::default(),
+        }
+    }
+}
+
+impl Clouds for AwsClouds {
+    type Cloud = AwsCloud;
+
+    fn of(&self, region: &Region) -> AwsCloud {
+        // A panic while the lock was held cannot have left a half-made client behind.
+        let mut clients = self
+            .ec2_by_region
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let ec2 = clients.entry(region.clone()).or_insert_with(|| {
+            let region = aws_config::Region::new(region.as_str().to_owned());
+            let config = aws_sdk_ec2::config::Builder::from(&self.sdk)
+                .region(region)
+                .build();
+            aws_sdk_ec2::Client::from_conf(config)
+        });
+        AwsCloud::new(ec2.clone(), self.iam.clone())
+    }
+}
+
+/// EC2 in one Region, and IAM.
+#[derive(Debug, Clone)]
+pub struct AwsCloud {
+    ec2: aws_sdk_ec2::Client,
+    iam: aws_sdk_iam::Client,
+}
+
+impl AwsCloud {
+    /// A cloud made of two clients.
+    #[must_use]
+    pub fn new(ec2: aws_sdk_ec2::Client, iam: aws_sdk_iam::Client) -> Self {
+        Self { ec2, iam }
+    }
+}
+
+impl Cloud for AwsCloud {
+    async fn instances(&self, ids: &[InstanceId]) -> Result<Vec<Instance>, CloudError> {
+        const CALL: Operation = Operation::DescribeInstances;
+        let mut instances = Vec::with_capacity(ids.len());
+        for chunk in ids.chunks(IDS_PER_READ) {
+            let mut pages = self
+                .ec2
+                .describe_instances()
+                // By filter: one unknown id among `InstanceIds` fails the whole call.
+                .filters(by_instance_id(chunk))
+                .max_results(ROWS_PER_PAGE)
+                .into_paginator()
+                .send();
+            while let Some(page) = pages.next().await {
+                for reservation in page.map_err(|error| failed(CALL, error))?.reservations() {
+                    let account = reservation
+                        .owner_id()
+                        .and_then(|owner| AccountId::parse(owner).ok());
+                    instances.extend(
+                        reservation
+                            .instances()
+                            .iter()
+                            .filter_map(|found| instance(found, account.as_ref())),
+                    );
+                }
+            }
+        }
+        Ok(instances)
+    }
+
+    async fn associations(&self, ids: &[InstanceId]) -> Result<Vec<Association>, CloudError> {
+        const CALL: Operation = Operation::DescribeIamInstanceProfileAssociations;
+        let mut associations = Vec::with_capacity(ids.len());
+        for chunk in ids.chunks(IDS_PER_READ) {
+            let mut pages = self
+                .ec2
+                .describe_iam_instance_profile_associations()
+                .filters(by_instance_id(chunk))
+                .max_results(ROWS_PER_PAGE)
+                .into_paginator()
+                .send();
+            while let Some(page) = pages.next().await {
+                let page = page.map_err(|error| failed(CALL, error))?;
+                associations.extend(
+                    page.iam_instance_profile_associations()
+                        .iter()
+                        .filter_map(association),
+                );
+            }
+        }
+        Ok(associations)
+    }
+
+    async fn profile(&self, name: &ProfileName) -> Result<Option<Profile>, CloudError> {
+        const CALL: Operation = Operation::GetInstanceProfile;
+        let answer = self
+            .iam
+            .get_instance_profile()
+            .instance_profile_name(name.as_str())
+            .send()
+            .await;
+        match answer.map_err(|error| failed(CALL, error)) {
+            Ok(output) => match output.instance_profile() {
+                Some(found) => profile(found).map(Some),
+                None => Err(unreadable(CALL, "the answer holds no instance profile")),
+            },
+            Err(CloudError {
+                kind: ErrorKind::ProfileNotFound,
+                ..
+            }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn associate(&self, instance: &InstanceId, profile_arn: &str) -> Result<(), CloudError> {
+        self.ec2
+            .associate_iam_instance_profile()
+            .instance_id(instance.as_str())
+            .iam_instance_profile(exactly(profile_arn))
+            .send()
+            .await
+            .map(drop)
+            .map_err(|error| failed(Operation::AssociateIamInstanceProfile, error))
+    }
+
+    async fn replace(
+        &self,
+        association: &AssociationId,
+        profile_arn: &str,
+    ) -> Result<(), CloudError> {
+        self.ec2
+            .replace_iam_instance_profile_association()
+            .association_id(association.as_str())
+            .iam_instance_profile(exactly(profile_arn))
+            .send()
+            .await
+            .map(drop)
+            .map_err(|error| failed(Operation::ReplaceIamInstanceProfileAssociation, error))
+    }
+
+    async fn disassociate(&self, association: &AssociationId) -> Result<(), CloudError> {
+        self.ec2
+            .disassociate_iam_instance_profile()
+            .association_id(association.as_str())
+            .send()
+            .await
+            .map(drop)
+            .map_err(|error| failed(Operation::DisassociateIamInstanceProfile, error))
+    }
+}
+
+fn by_instance_id(ids: &[InstanceId]) -> Filter {
+    let values = ids.iter().map(|id| id.as_str().to_owned()).collect();
+    Filter::builder()
+        .name("instance-id")
+        .set_values(Some(values))
+        .build()
+}
+
+/// The ARN alone: with a name beside it EC2 would go by the ARN anyway.
+fn exactly(profile_arn: &str) -> IamInstanceProfileSpecification {
+    IamInstanceProfileSpecification::builder()
+        .arn(profile_arn)
+        .build()
+}
+
+/// `None` for a row without a legal id: nothing could be done about it, and it was not asked for.
+fn instance(found: &aws_sdk_ec2::types::Instance, account: Option<&AccountId>) -> Option<Instance> {
+    let managed = found
+        .operator()
+        .filter(|operator| operator.managed() == Some(true));
+    let state = found
+        .state()
+        .and_then(|state| state.name())
+        .map_or("", |name| name.as_str());
+    let tag = |tag: &aws_sdk_ec2::types::Tag| {
+        Some((tag.key()?.to_owned(), tag.value().unwrap_or("").to_owned()))
+    };
+    Some(Instance {
+        id: InstanceId::parse(found.instance_id()?).ok()?,
+        account: account.cloned(),
+        state: InstanceState::from_ec2(state),
+        tags: found.tags().iter().filter_map(tag).collect(),
+        keeper: match managed {
+            Some(operator) => Keeper::Service(operator.principal().map(str::to_owned)),
+            None => Keeper::Owner,
+        },
+    })
+}
+
+/// `None` for a row that names no instance or has no id: nothing could be done about it.
+fn association(row: &aws_sdk_ec2::types::IamInstanceProfileAssociation) -> Option<Association> {
+    let profile = row.iam_instance_profile();
+    Some(Association {
+        id: AssociationId::parse(row.association_id()?).ok()?,
+        instance: InstanceId::parse(row.instance_id()?).ok()?,
+        profile_arn: profile
+            .and_then(|profile| profile.arn())
+            .unwrap_or_default()
+            .to_owned(),
+        profile_id: profile
+            .and_then(|profile| profile.id())
+            .and_then(|id| ProfileId::parse(id).ok()),
+        state: AssociationState::from_ec2(row.state().map_or("", |state| state.as_str())),
+        since: row.timestamp().map(|time| time.secs()),
+    })
+}
+
+fn profile(found: &aws_sdk_iam::types::InstanceProfile) -> Result<Profile, CloudError> {
+    let unreadable = |error| unreadable(Operation::GetInstanceProfile, error);
+    Ok(Profile {
+        arn: ProfileArn::parse(found.arn()).map_err(unreadable)?,
+        id: ProfileId::parse(found.instance_profile_id()).map_err(unreadable)?,
+        role: found.roles().first().map(|role| Role {
+            name: role.role_name().to_owned(),
+            // IAM percent-encodes policies (RFC 3986).
+            trust_policy: role
+                .assume_role_policy_document()
+                .and_then(|text| percent_decode_str(text).decode_utf8().ok())
+                .map(std::borrow::Cow::into_owned),
+        }),
+    })
+}
+
+/// An answer that says success and cannot be read: what it stands for is unknown, so it is asked for again.
+fn unreadable(operation: Operation, why: impl Into<Box<dyn Error + Send + Sync>>) -> CloudError {
+    CloudError::new(operation, ErrorKind::Transient, None, why)
+}
+
+/// What AWS says about an error, apart from its code.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct AwsMessage(String);
+
+fn failed<E>(operation: Operation, error: SdkError<E>) -> CloudError
+where
+    E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+{
+    match &error {
+        SdkError::ServiceError(answer) => {
+            let code = answer.err().code().map(str::to_owned);
+            let message = answer
+                .err()
+                .message()
+                .unwrap_or("AWS sent no message")
+                .to_owned();
+            let kind = classify(
+                operation,
+                code.as_deref(),
+                &message,
+                answer.raw().status().as_u16(),
+            );
+            CloudError::new(operation, kind, code, AwsMessage(message))
+        }
+        SdkError::ConstructionFailure(_) => {
+            CloudError::new(operation, ErrorKind::Rejected, None, error)
+        }
+        // Timeouts, connections that broke, answers that could not be read; whatever the SDK adds is no better known.
+        _ => CloudError::new(operation, ErrorKind::Transient, None, error),
+    }
+}

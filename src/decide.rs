@@ -1,0 +1,369 @@
+//! The heart: a requirement and the facts in, one decision out. What woke us is no argument: same facts, same decision.
+//!
+//! The rows of the table in `docs/SEMANTICS.md` carry the numbers that [`Decision::row`] answers with.
+
+use std::fmt;
+
+use crate::model::{
+    Association, AssociationId, Instance, InstanceFacts, InstanceState, Keeper, Profile,
+    ProfileArn, ProfileRef,
+};
+use crate::policy::{InvalidTag, Requirement, Unusable};
+
+/// What is to be done about one instance. It holds all that acting needs: acting makes no choice of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// Nothing, for good, until something changes.
+    Leave(Leave),
+    /// Nothing now; come back when the reason is over.
+    Wait(Wait),
+    /// The required profile is there.
+    Keep(Association),
+    /// Ask IAM for the profile, then decide again.
+    LookUp(ProfileRef),
+    /// Attach the profile; nothing is attached.
+    Associate(Profile),
+    /// Change the profile in one call; the instance is never bare in between.
+    Replace {
+        /// What is attached, and the lock on it.
+        from: Association,
+        /// What is to be attached.
+        to: Profile,
+        /// Why.
+        why: Different,
+    },
+    /// Detach, then attach: EC2 replaces nothing on a stopped instance.
+    Swap {
+        /// What is attached, and the lock on it.
+        from: Association,
+        /// What is to be attached.
+        to: Profile,
+        /// Why.
+        why: Different,
+    },
+}
+
+/// Why an instance is left as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Leave {
+    /// No tag names a profile.
+    Unmanaged {
+        /// The tag key that is absent.
+        tag_key: String,
+    },
+    /// The tag names nothing that could be attached.
+    Invalid(InvalidTag),
+    /// The allow-list has no pattern for the profile.
+    NotAllowed(ProfileRef),
+    /// The instance is going or gone.
+    Gone(InstanceState),
+    /// EC2 has not known the instance for long.
+    NeverSeen,
+    /// A service manages the instance.
+    ManagedByService(Option<String>),
+    /// The profile would give no credentials.
+    Unusable {
+        /// The profile.
+        profile: ProfileArn,
+        /// What is wrong with it.
+        why: Unusable,
+    },
+}
+
+/// What a decision waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wait {
+    /// EC2 takes no association in this state; the next state's event brings the instance back.
+    State(InstanceState),
+    /// IAM does not know the profile: it may be seconds old.
+    ProfileUnknown(ProfileRef),
+    /// EC2 does not know the instance: it may be seconds old.
+    InstanceUnseen,
+}
+
+/// How what is attached differs from what is required.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Different {
+    /// Another profile.
+    OtherProfile,
+    /// A profile of the same ARN that was deleted since; what is attached gives no credentials any more.
+    Recreated,
+}
+
+/// Whether EC2 may yet come to know an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// The message is fresh; EC2's view may lag behind.
+    Fresh,
+    /// The message came back often enough, or a person is waiting for the answer.
+    Exhausted,
+}
+
+/// Decides about an instance that EC2 shows.
+#[must_use]
+pub fn decide(requirement: &Requirement, facts: &InstanceFacts) -> Decision {
+    let instance = &facts.instance;
+    match requirement {
+        Requirement::Unmanaged { tag_key } => Decision::Leave(Leave::Unmanaged {
+            tag_key: tag_key.clone(),
+        }),
+        Requirement::Invalid(why) => Decision::Leave(Leave::Invalid(why.clone())),
+        Requirement::NotAllowed(wanted) => Decision::Leave(Leave::NotAllowed(wanted.clone())),
+        Requirement::Named(wanted) => {
+            out_of_reach(instance).unwrap_or_else(|| Decision::LookUp(wanted.clone()))
+        }
+        Requirement::Unknown(wanted) => out_of_reach(instance)
+            .unwrap_or_else(|| Decision::Wait(Wait::ProfileUnknown(wanted.clone()))),
+        Requirement::Unusable { profile, why } => out_of_reach(instance).unwrap_or_else(|| {
+            Decision::Leave(Leave::Unusable {
+                profile: profile.arn.clone(),
+                why: why.clone(),
+            })
+        }),
+        Requirement::Profile(profile) => {
+            out_of_reach(instance).unwrap_or_else(|| bring_about(profile, facts))
+        }
+    }
+}
+
+/// Decides about an instance that EC2 does not show.
+#[must_use]
+pub fn decide_unseen(patience: Patience) -> Decision {
+    match patience {
+        Patience::Fresh => Decision::Wait(Wait::InstanceUnseen),
+        Patience::Exhausted => Decision::Leave(Leave::NeverSeen),
+    }
+}
+
+/// What keeps every profile from this instance, if anything does: rows 4 to 6.
+fn out_of_reach(instance: &Instance) -> Option<Decision> {
+    let state = &instance.state;
+    match state {
+        InstanceState::ShuttingDown | InstanceState::Terminated => {
+            Some(Decision::Leave(Leave::Gone(state.clone())))
+        }
+        InstanceState::Pending | InstanceState::Stopping | InstanceState::Unknown(_) => {
+            Some(Decision::Wait(Wait::State(state.clone())))
+        }
+        InstanceState::Running | InstanceState::Stopped => match &instance.keeper {
+            Keeper::Owner => None,
+            Keeper::Service(name) => Some(Decision::Leave(Leave::ManagedByService(name.clone()))),
+        },
+    }
+}
+
+/// What gives a running or stopped instance this profile: rows 7 to 11.
+fn bring_about(profile: &Profile, facts: &InstanceFacts) -> Decision {
+    let Some(from) = &facts.association else {
+        return Decision::Associate(profile.clone());
+    };
+    let Some(why) = difference(profile, from) else {
+        return Decision::Keep(from.clone());
+    };
+    let (from, to) = (from.clone(), profile.clone());
+    if facts.instance.state == InstanceState::Running {
+        Decision::Replace { from, to, why }
+    } else {
+        Decision::Swap { from, to, why }
+    }
+}
+
+fn difference(profile: &Profile, association: &Association) -> Option<Different> {
+    if association.profile_arn != profile.arn.to_string() {
+        return Some(Different::OtherProfile);
+    }
+    // EC2 always names the id. Emulators that leave it out leave the ARN to go by.
+    let same = association
+        .profile_id
+        .as_ref()
+        .is_none_or(|id| *id == profile.id);
+    if same {
+        None
+    } else {
+        Some(Different::Recreated)
+    }
+}
+
+impl Decision {
+    /// The row of the decision table in `docs/SEMANTICS.md`; `None` while the decision is not final.
+    #[must_use]
+    pub fn row(&self) -> Option<u8> {
+        Some(match self {
+            Self::LookUp(_) => return None,
+            Self::Leave(Leave::Unmanaged { .. }) => 1,
+            Self::Leave(Leave::Invalid(_)) => 2,
+            Self::Leave(Leave::NotAllowed(_)) => 3,
+            Self::Leave(Leave::Gone(_) | Leave::NeverSeen) | Self::Wait(Wait::InstanceUnseen) => 4,
+            Self::Wait(Wait::State(_)) => 5,
+            Self::Leave(Leave::ManagedByService(_)) => 6,
+            Self::Associate(_) => 7,
+            Self::Keep(_) => 8,
+            Self::Replace {
+                why: Different::OtherProfile,
+                ..
+            } => 9,
+            Self::Swap { .. } => 10,
+            Self::Replace {
+                why: Different::Recreated,
+                ..
+            } => 11,
+            Self::Wait(Wait::ProfileUnknown(_)) => 12,
+            Self::Leave(Leave::Unusable { .. }) => 13,
+        })
+    }
+
+    /// The decision in one word, as logs, reports and the documentation write it.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Leave(_) => "leave",
+            Self::Wait(_) => "wait",
+            Self::Keep(_) => "keep",
+            Self::LookUp(_) => "look-up",
+            Self::Associate(_) => "associate",
+            Self::Replace { .. } => "replace",
+            Self::Swap { .. } => "swap",
+        }
+    }
+
+    /// The reason in a stable word, for filters and metrics.
+    #[must_use]
+    pub fn reason_code(&self) -> &'static str {
+        match self {
+            Self::Leave(leave) => match leave {
+                Leave::Unmanaged { .. } => "unmanaged",
+                Leave::Invalid(_) => "invalid-tag",
+                Leave::NotAllowed(_) => "not-allowed",
+                Leave::Gone(_) => "gone",
+                Leave::NeverSeen => "never-seen",
+                Leave::ManagedByService(_) => "managed-by-service",
+                Leave::Unusable {
+                    why: Unusable::NoRole,
+                    ..
+                } => "no-role",
+                Leave::Unusable {
+                    why: Unusable::RoleDoesNotTrustEc2 { .. },
+                    ..
+                } => "role-does-not-trust-ec2",
+            },
+            Self::Wait(Wait::State(_)) => "instance-state",
+            Self::Wait(Wait::ProfileUnknown(_)) => "profile-unknown",
+            Self::Wait(Wait::InstanceUnseen) => "instance-unseen",
+            Self::Keep(_) => "right",
+            Self::LookUp(_) => "profile-needed",
+            Self::Associate(_) => "bare",
+            Self::Replace { why, .. } | Self::Swap { why, .. } => match why {
+                Different::OtherProfile => "other-profile",
+                Different::Recreated => "profile-recreated",
+            },
+        }
+    }
+
+    /// The association the decision would change or keep.
+    #[must_use]
+    pub fn association_id(&self) -> Option<&AssociationId> {
+        match self {
+            Self::Keep(from) | Self::Replace { from, .. } | Self::Swap { from, .. } => {
+                Some(&from.id)
+            }
+            Self::Leave(_) | Self::Wait(_) | Self::LookUp(_) | Self::Associate(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Decision {
+    /// The reason, as a sentence that a person can act on.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Leave(leave) => leave.fmt(f),
+            Self::Wait(wait) => wait.fmt(f),
+            Self::Keep(association) => {
+                write!(f, "{} is attached, as required", association.profile_arn)
+            }
+            Self::LookUp(wanted) => write!(
+                f,
+                "the instance requires {wanted}, which IAM must show first"
+            ),
+            Self::Associate(profile) => {
+                write!(f, "nothing is attached; {} is required", profile.arn)
+            }
+            Self::Replace { from, to, why } => difference_sentence(f, from, to, *why),
+            Self::Swap { from, to, why } => {
+                difference_sentence(f, from, to, *why)?;
+                f.write_str("; EC2 replaces nothing on a stopped instance, so it is detached first")
+            }
+        }
+    }
+}
+
+fn difference_sentence(
+    f: &mut fmt::Formatter<'_>,
+    from: &Association,
+    to: &Profile,
+    why: Different,
+) -> fmt::Result {
+    match why {
+        Different::OtherProfile => write!(
+            f,
+            "{} is attached; {} is required",
+            from.profile_arn, to.arn
+        ),
+        Different::Recreated => {
+            let attached = from
+                .profile_id
+                .as_ref()
+                .map_or("another id", |id| id.as_str());
+            write!(
+                f,
+                "{} was deleted and made again: {attached} is attached, {} is the profile now",
+                to.arn, to.id
+            )
+        }
+    }
+}
+
+impl fmt::Display for Leave {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unmanaged { tag_key } => write!(f, "the instance has no tag {tag_key}"),
+            Self::Invalid(why) => why.fmt(f),
+            Self::NotAllowed(wanted) => {
+                write!(
+                    f,
+                    "no pattern of ALLOWED_PROFILES allows the instance profile {wanted}"
+                )
+            }
+            Self::Gone(state) => write!(f, "the instance is {state}"),
+            Self::NeverSeen => f.write_str("EC2 does not know the instance"),
+            Self::ManagedByService(Some(service)) => {
+                write!(f, "the instance is managed by {service}")
+            }
+            Self::ManagedByService(None) => {
+                f.write_str("the instance is managed by an AWS service")
+            }
+            Self::Unusable { profile, why } => write!(f, "{profile} is of no use: {why}"),
+        }
+    }
+}
+
+impl fmt::Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::State(state) => {
+                write!(
+                    f,
+                    "the instance is {state}; the event of its next state brings it back"
+                )
+            }
+            Self::ProfileUnknown(wanted) => {
+                write!(
+                    f,
+                    "IAM knows no instance profile {wanted}; it may have been made seconds ago"
+                )
+            }
+            Self::InstanceUnseen => {
+                f.write_str("EC2 does not know the instance; it may have been launched seconds ago")
+            }
+        }
+    }
+}

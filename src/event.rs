@@ -1,0 +1,490 @@
+//! What woke us: JSON from EventBridge, SQS or a person, read into the instances to look at.
+//!
+//! Payloads are told apart by their own fields, never by guess. What is none of our business is [`Ignored`]; what claims to
+//! be ours and cannot be read is [`Malformed`], an error, so that nothing is lost.
+
+use std::fmt;
+
+use aws_lambda_events::event::eventbridge::EventBridgeEvent;
+use aws_lambda_events::event::sqs::SqsMessage;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::model::{AccountId, Illegal, InstanceId, InstanceRef, Region, Tags};
+
+/// Everything the function can be invoked with.
+#[derive(Debug)]
+pub enum Payload {
+    /// Messages from a queue, each on its own.
+    Batch(Vec<Message>),
+    /// One event, or a person's invocation.
+    Single(Reading),
+}
+
+/// One message of a batch.
+#[derive(Debug)]
+pub struct Message {
+    /// The id by which the queue knows it.
+    pub id: String,
+    /// How often it was delivered, this time included.
+    pub receives: u32,
+    /// What its body says.
+    pub reading: Result<Reading, Malformed>,
+}
+
+/// What one event says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reading {
+    /// Look at these instances.
+    Trigger(Trigger),
+    /// None of our business.
+    Ignored(Ignored),
+}
+
+/// Instances to look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trigger {
+    /// Who asks.
+    pub origin: Origin,
+    /// Which instances.
+    pub targets: Vec<Target>,
+}
+
+/// Who asks for a look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// An EC2 state change.
+    StateChange,
+    /// A tag change.
+    TagChange,
+    /// A person, who may want nothing written.
+    Person {
+        /// Decide, write nothing.
+        dry_run: bool,
+    },
+}
+
+/// An instance to look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The instance.
+    pub instance: InstanceRef,
+    /// Whether the event itself shows a tag that matters: a read without any then lags behind and is worth repeating.
+    pub tag_announced: bool,
+}
+
+/// Why an event needs no look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ignored {
+    /// An event of another kind.
+    OtherEvent {
+        /// The event's source.
+        source: String,
+        /// The event's detail-type.
+        detail_type: String,
+    },
+    /// A tag change on something that is not an instance.
+    OtherResource {
+        /// The resource's service.
+        service: String,
+        /// The resource's type.
+        resource_type: String,
+    },
+    /// A tag change that cannot change what is required.
+    OtherTags {
+        /// The changed keys.
+        changed: Vec<String>,
+    },
+    /// Records that did not come from SQS.
+    OtherRecords {
+        /// Where they came from.
+        source: String,
+    },
+}
+
+/// A payload that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Malformed {
+    /// Not JSON, or nested deeper than anything real.
+    #[error("the payload is no JSON that can be read: {}", brief(.0))]
+    NotJson(serde_json::Error),
+    /// JSON, but none of the things this function takes.
+    #[error(
+        "the payload is {0}; this function takes an EventBridge event (source, detail-type), an SQS batch (Records) \
+         or {{\"instance-ids\": [\"i-…\"], \"dry-run\": true}}"
+    )]
+    NotAnEvent(&'static str),
+    /// An event whose kind is known and whose fields are not as they should be.
+    #[error("the {kind} cannot be read: {}", brief(.why))]
+    Fields {
+        /// What it claims to be.
+        kind: &'static str,
+        /// What is wrong with it.
+        why: serde_json::Error,
+    },
+    /// A field that holds an illegal value.
+    #[error("the {kind} has an illegal {field}: {why}")]
+    Field {
+        /// What it claims to be.
+        kind: &'static str,
+        /// The field.
+        field: &'static str,
+        /// What is wrong with it.
+        why: Illegal,
+    },
+    /// A field that is needed and absent, or empty.
+    #[error("the {kind} has no {field}")]
+    Absent {
+        /// What it claims to be.
+        kind: &'static str,
+        /// The field.
+        field: &'static str,
+    },
+}
+
+/// Who and where the function is: a person's invocation names neither account nor Region.
+#[derive(Debug, Clone, Default)]
+pub struct Caller {
+    /// The function's account.
+    pub account: Option<AccountId>,
+    /// The function's Region.
+    pub region: Option<Region>,
+}
+
+/// Reads payloads.
+pub struct Reader<'a> {
+    /// Where a person's invocation is about.
+    pub caller: &'a Caller,
+    /// Whether a tag key matters to the policy.
+    pub reads_tag: &'a (dyn Fn(&str) -> bool + Sync),
+}
+
+const STATE_CHANGE: &str = "EC2 instance state-change notification";
+const TAG_CHANGE: &str = "tag change on an instance";
+const INVOCATION: &str = "invocation";
+const MESSAGE: &str = "SQS message";
+
+impl Reader<'_> {
+    /// Reads what Lambda was invoked with.
+    ///
+    /// # Errors
+    /// [`Malformed`]; a batch is in error as a whole only where a message's own id cannot be read.
+    pub fn read(&self, json: &str) -> Result<Payload, Malformed> {
+        let value: Value = serde_json::from_str(json).map_err(Malformed::NotJson)?;
+        match value.get("Records") {
+            Some(Value::Array(records)) => self.read_records(records),
+            Some(_) => Err(Malformed::NotAnEvent(
+                "an object whose Records are no array",
+            )),
+            None => self.read_one(value).map(Payload::Single),
+        }
+    }
+
+    fn read_records(&self, records: &[Value]) -> Result<Payload, Malformed> {
+        let source = |record: &Value| {
+            record["eventSource"]
+                .as_str()
+                .unwrap_or("aws:sqs")
+                .to_owned()
+        };
+        if let Some(first) = records.first().map(source)
+            && first != "aws:sqs"
+        {
+            return Ok(Payload::Single(Reading::Ignored(Ignored::OtherRecords {
+                source: first,
+            })));
+        }
+        records
+            .iter()
+            .map(|record| self.read_message(record))
+            .collect::<Result<_, _>>()
+            .map(Payload::Batch)
+    }
+
+    fn read_message(&self, record: &Value) -> Result<Message, Malformed> {
+        let id = record["messageId"].as_str().filter(|id| !id.is_empty());
+        let id = id
+            .ok_or(Malformed::Absent {
+                kind: MESSAGE,
+                field: "messageId",
+            })?
+            .to_owned();
+        let message =
+            SqsMessage::deserialize(record).map_err(|why| Malformed::Fields { kind: MESSAGE, why });
+        let receives = message.as_ref().ok().and_then(|message| {
+            message
+                .attributes
+                .get("ApproximateReceiveCount")
+                .and_then(|count| count.parse().ok())
+        });
+        let reading = message.and_then(|message| {
+            let body = message.body.ok_or(Malformed::Absent {
+                kind: MESSAGE,
+                field: "body",
+            })?;
+            let value: Value = serde_json::from_str(&body).map_err(Malformed::NotJson)?;
+            if value.get("Records").is_some() {
+                return Err(Malformed::NotAnEvent("a batch inside a message"));
+            }
+            self.read_one(value)
+        });
+        Ok(Message {
+            id,
+            receives: receives.unwrap_or(1),
+            reading,
+        })
+    }
+
+    fn read_one(&self, value: Value) -> Result<Reading, Malformed> {
+        let Value::Object(fields) = &value else {
+            return Err(Malformed::NotAnEvent(match value {
+                Value::Null => "null",
+                Value::Bool(_) => "a boolean",
+                Value::Number(_) => "a number",
+                Value::String(_) => "a string",
+                Value::Array(_) => "an array",
+                Value::Object(_) => "an object",
+            }));
+        };
+        if let (Some(source), Some(detail_type)) = (fields.get("source"), fields.get("detail-type"))
+        {
+            let (Some(source), Some(detail_type)) = (source.as_str(), detail_type.as_str()) else {
+                return Err(Malformed::NotAnEvent(
+                    "an event whose source and detail-type are no texts",
+                ));
+            };
+            return match (source, detail_type) {
+                ("aws.ec2", "EC2 Instance State-change Notification") => state_change(value),
+                ("aws.tag", "Tag Change on Resource") => self.tag_change(value),
+                _ => Ok(Reading::Ignored(Ignored::OtherEvent {
+                    source: source.to_owned(),
+                    detail_type: detail_type.to_owned(),
+                })),
+            };
+        }
+        if fields.contains_key("instance-ids") {
+            return self.invocation(value);
+        }
+        Err(Malformed::NotAnEvent("an object without these fields"))
+    }
+
+    fn tag_change(&self, value: Value) -> Result<Reading, Malformed> {
+        #[derive(Debug, Deserialize, serde::Serialize)]
+        #[serde(rename_all = "kebab-case")]
+        struct Detail {
+            changed_tag_keys: Vec<String>,
+            service: String,
+            resource_type: String,
+            #[serde(default)]
+            tags: Option<Tags>,
+        }
+        let event: EventBridgeEvent<Detail> =
+            EventBridgeEvent::deserialize(value).map_err(|why| Malformed::Fields {
+                kind: TAG_CHANGE,
+                why,
+            })?;
+        let detail = &event.detail;
+        if (detail.service.as_str(), detail.resource_type.as_str()) != ("ec2", "instance") {
+            return Ok(Reading::Ignored(Ignored::OtherResource {
+                service: detail.service.clone(),
+                resource_type: detail.resource_type.clone(),
+            }));
+        }
+        if !detail
+            .changed_tag_keys
+            .iter()
+            .any(|key| (self.reads_tag)(key))
+        {
+            return Ok(Reading::Ignored(Ignored::OtherTags {
+                changed: detail.changed_tag_keys.clone(),
+            }));
+        }
+        let tag_announced = detail
+            .tags
+            .iter()
+            .flatten()
+            .any(|(key, _)| (self.reads_tag)(key));
+        let resources = event.resources.as_deref().unwrap_or_default();
+        let targets: Vec<Target> = resources
+            .iter()
+            .map(|arn| {
+                instance_of(arn).map(|instance| Target {
+                    instance,
+                    tag_announced,
+                })
+            })
+            .collect::<Result<_, _>>()
+            .map_err(|why| Malformed::Field {
+                kind: TAG_CHANGE,
+                field: "resources",
+                why,
+            })?;
+        if targets.is_empty() {
+            return Err(Malformed::Absent {
+                kind: TAG_CHANGE,
+                field: "resources",
+            });
+        }
+        Ok(Reading::Trigger(Trigger {
+            origin: Origin::TagChange,
+            targets,
+        }))
+    }
+
+    fn invocation(&self, value: Value) -> Result<Reading, Malformed> {
+        #[derive(Debug, Deserialize)]
+        #[serde(rename_all = "kebab-case", deny_unknown_fields)]
+        struct Invocation {
+            instance_ids: Vec<String>,
+            #[serde(default)]
+            dry_run: bool,
+        }
+        let invocation = Invocation::deserialize(value).map_err(|why| Malformed::Fields {
+            kind: INVOCATION,
+            why,
+        })?;
+        if invocation.instance_ids.is_empty() {
+            return Err(Malformed::Absent {
+                kind: INVOCATION,
+                field: "instance-ids",
+            });
+        }
+        let absent = Malformed::Absent {
+            kind: INVOCATION,
+            field: "Region to look in (AWS_REGION is not set)",
+        };
+        let region = self.caller.region.clone().ok_or(absent)?;
+        let target = |text: &String| {
+            let id = InstanceId::parse(text)?;
+            let instance = InstanceRef {
+                account: self.caller.account.clone(),
+                region: region.clone(),
+                id,
+            };
+            Ok(Target {
+                instance,
+                tag_announced: false,
+            })
+        };
+        let targets = invocation
+            .instance_ids
+            .iter()
+            .map(target)
+            .collect::<Result<_, _>>();
+        let targets = targets.map_err(|why| Malformed::Field {
+            kind: INVOCATION,
+            field: "instance-ids",
+            why,
+        })?;
+        Ok(Reading::Trigger(Trigger {
+            origin: Origin::Person {
+                dry_run: invocation.dry_run,
+            },
+            targets,
+        }))
+    }
+}
+
+fn state_change(value: Value) -> Result<Reading, Malformed> {
+    #[derive(Debug, Deserialize, serde::Serialize)]
+    #[serde(rename_all = "kebab-case")]
+    struct Detail {
+        instance_id: String,
+        // `state` is not read: it is what was, and only a look tells what is.
+    }
+    let event: EventBridgeEvent<Detail> =
+        EventBridgeEvent::deserialize(value).map_err(|why| Malformed::Fields {
+            kind: STATE_CHANGE,
+            why,
+        })?;
+    let illegal = |field| {
+        move |why| Malformed::Field {
+            kind: STATE_CHANGE,
+            field,
+            why,
+        }
+    };
+    let absent = |field| Malformed::Absent {
+        kind: STATE_CHANGE,
+        field,
+    };
+    let account = event.account.as_deref().ok_or_else(|| absent("account"))?;
+    let region = event.region.as_deref().ok_or_else(|| absent("region"))?;
+    let instance = InstanceRef {
+        account: Some(AccountId::parse(account).map_err(illegal("account"))?),
+        region: Region::parse(region).map_err(illegal("region"))?,
+        id: InstanceId::parse(&event.detail.instance_id).map_err(illegal("detail.instance-id"))?,
+    };
+    let targets = vec![Target {
+        instance,
+        tag_announced: false,
+    }];
+    Ok(Reading::Trigger(Trigger {
+        origin: Origin::StateChange,
+        targets,
+    }))
+}
+
+/// Reads `arn:PARTITION:ec2:REGION:ACCOUNT:instance/ID`.
+fn instance_of(arn: &str) -> Result<InstanceRef, Illegal> {
+    let illegal = || {
+        Illegal::new(
+            arn,
+            "an instance's ARN: arn:PARTITION:ec2:REGION:ACCOUNT:instance/ID",
+        )
+    };
+    let parts: Vec<&str> = arn.splitn(6, ':').collect();
+    let ["arn", _, "ec2", region, account, resource] = parts[..] else {
+        return Err(illegal());
+    };
+    Ok(InstanceRef {
+        account: Some(AccountId::parse(account)?),
+        region: Region::parse(region)?,
+        id: InstanceId::parse(resource.strip_prefix("instance/").ok_or_else(illegal)?)?,
+    })
+}
+
+/// A reader's complaint may quote what it read; this much of it is enough.
+fn brief(error: &serde_json::Error) -> String {
+    const ENOUGH: usize = 160;
+    let text = error.to_string();
+    match text.char_indices().nth(ENOUGH) {
+        Some((cut, _)) => format!("{}…", &text[..cut]),
+        None => text,
+    }
+}
+
+impl fmt::Display for Ignored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OtherEvent {
+                source,
+                detail_type,
+            } => {
+                write!(
+                    f,
+                    "events {detail_type:?} from {source:?} are not for this function"
+                )
+            }
+            Self::OtherResource {
+                service,
+                resource_type,
+            } => {
+                write!(
+                    f,
+                    "a tag change on {service} {resource_type} is not about an instance"
+                )
+            }
+            Self::OtherTags { changed } => {
+                write!(
+                    f,
+                    "the changed tags ({}) do not choose the instance profile",
+                    changed.join(", ")
+                )
+            }
+            Self::OtherRecords { source } => {
+                write!(f, "records from {source:?} are not for this function")
+            }
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! Lambda's side: payload in, reconciliation, answer out.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use aws_lambda_events::event::sqs::{BatchItemFailure, SqsBatchResponse};
+use futures_util::future::join_all;
+use lambda_runtime::{Context, Diagnostic, LambdaEvent};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+
+use crate::cloud::Clouds;
+use crate::config::{Config, Mode};
+use crate::decide::Patience;
+use crate::event::{Caller, Malformed, Message, Origin, Payload, Reader, Reading, Trigger};
+use crate::model::{AccountId, InstanceRef, Region};
+use crate::profiles::Profiles;
+use crate::reconcile::{Job, Reconciler};
+use crate::report::{Disposition, Failures, InstanceReport, Row, chain};
+
+/// From this delivery on, what is not there yet is taken to be no more: two deliveries lie a visibility timeout apart.
+const PATIENT_RECEIVES: u32 = 3;
+/// Lambda's longest timeout. A deadline beyond it, or in the past, says nothing.
+const LONGEST_INVOCATION: Duration = Duration::from_mins(15);
+/// What an invocation allows itself where its deadline is unknown.
+const TIME_WITHOUT_DEADLINE: Duration = Duration::from_secs(25);
+/// Kept back for the answer to reach Lambda; of a short invocation a quarter.
+const TIME_TO_ANSWER: Duration = Duration::from_secs(1);
+
+/// The function: settings, clouds, and what is remembered between invocations.
+pub struct Handler<C> {
+    config: Config,
+    clouds: C,
+    profiles: Profiles,
+}
+
+/// What Lambda is answered.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum Answer {
+    /// To a queue: the messages that must come again, or be given up.
+    Batch(SqsBatchResponse),
+    /// To a direct invocation: a row for each instance.
+    Report {
+        /// The mode that held for this invocation.
+        mode: &'static str,
+        /// The instances, in the order asked for.
+        instances: Vec<Row>,
+    },
+    /// To a direct invocation with an event that is none of our business.
+    Ignored {
+        /// Why.
+        ignored: String,
+    },
+}
+
+/// A failed invocation, as Lambda reports it.
+pub struct InvocationError {
+    error_type: &'static str,
+    message: String,
+}
+
+impl<C: Clouds> Handler<C> {
+    /// A function with these settings.
+    pub fn new(config: Config, clouds: C) -> Self {
+        Self {
+            config,
+            clouds,
+            profiles: Profiles::default(),
+        }
+    }
+
+    /// Deals with one invocation.
+    ///
+    /// # Errors
+    /// [`InvocationError`] for a payload that cannot be read, and for an event that came without a queue and whose
+    /// message would come again or be given up.
+    pub async fn handle(
+        &self,
+        event: LambdaEvent<Box<RawValue>>,
+    ) -> Result<Answer, InvocationError> {
+        let deadline = Instant::now() + time_for(&event.context);
+        let caller = self.caller(&event.context);
+        let reads_tag = |key: &str| self.config.policy.reads_tag(key);
+        let reader = Reader {
+            caller: &caller,
+            reads_tag: &reads_tag,
+        };
+        match reader.read(event.payload.get()) {
+            Ok(Payload::Batch(messages)) => Ok(Answer::Batch(
+                self.deal_with_batch(messages, deadline).await,
+            )),
+            Ok(Payload::Single(Reading::Trigger(trigger))) => {
+                self.deal_with_trigger(&trigger, deadline).await
+            }
+            Ok(Payload::Single(Reading::Ignored(why))) => {
+                tracing::info!(outcome = "ignored", "ignored: {why}");
+                Ok(Answer::Ignored {
+                    ignored: why.to_string(),
+                })
+            }
+            Err(malformed) => {
+                log_malformed(&malformed, None);
+                Err(InvocationError {
+                    error_type: MALFORMED,
+                    message: chain(&malformed),
+                })
+            }
+        }
+    }
+
+    async fn deal_with_trigger(
+        &self,
+        trigger: &Trigger,
+        deadline: Instant,
+    ) -> Result<Answer, InvocationError> {
+        let is_person = matches!(trigger.origin, Origin::Person { .. });
+        let mut work = Work::default();
+        // A person is there to ask again; nobody waits for an answer that "later" would be.
+        work.add(
+            trigger,
+            self.config.mode,
+            if is_person { u32::MAX } else { 1 },
+            0,
+        );
+        let mode = work.jobs.first().map_or(self.config.mode, |job| job.mode);
+        let reports = self.reconcile(work.jobs, deadline).await;
+        let failed: Vec<_> = reports
+            .iter()
+            .filter(|report| report.result.is_err())
+            .collect();
+        if is_person || failed.is_empty() {
+            let instances = reports.iter().map(InstanceReport::row).collect();
+            return Ok(Answer::Report {
+                mode: mode.as_str(),
+                instances,
+            });
+        }
+        let worst = failed
+            .iter()
+            .find(|report| report.disposition() == Some(Disposition::GiveUp));
+        let worst = worst
+            .or(failed.first())
+            .and_then(|report| report.result.as_ref().err());
+        let error_type = worst.map_or("Failed", |failure| failure.error_type());
+        Err(InvocationError {
+            error_type,
+            message: Failures(failed).to_string(),
+        })
+    }
+
+    async fn deal_with_batch(&self, messages: Vec<Message>, deadline: Instant) -> SqsBatchResponse {
+        let mut work = Work::default();
+        let mut undone = vec![false; messages.len()];
+        for (index, message) in messages.iter().enumerate() {
+            match &message.reading {
+                Ok(Reading::Trigger(trigger)) => {
+                    work.add(trigger, self.config.mode, message.receives, index)
+                }
+                Ok(Reading::Ignored(why)) => {
+                    tracing::info!(
+                        message.id = message.id,
+                        outcome = "ignored",
+                        "ignored: {why}"
+                    );
+                }
+                Err(malformed) => {
+                    log_malformed(malformed, Some(&message.id));
+                    undone[index] = true;
+                }
+            }
+        }
+        let reports = self.reconcile(work.jobs, deadline).await;
+        for (report, messages) in reports.iter().zip(&work.messages) {
+            if report.disposition().is_some() {
+                messages.iter().for_each(|index| undone[*index] = true);
+            }
+        }
+        let mut response = SqsBatchResponse::default();
+        let failed = messages
+            .into_iter()
+            .zip(undone)
+            .filter(|(_, undone)| *undone);
+        response.batch_item_failures = failed
+            .map(|(message, _)| {
+                let mut failure = BatchItemFailure::default();
+                failure.item_identifier = message.id;
+                failure
+            })
+            .collect();
+        response
+    }
+
+    /// Deals with the jobs of each Region by that Region's cloud, and reports in the jobs' order.
+    async fn reconcile(&self, jobs: Vec<Job>, deadline: Instant) -> Vec<InstanceReport> {
+        let mut by_region: HashMap<Region, Vec<(usize, Job)>> = HashMap::new();
+        for (index, job) in jobs.into_iter().enumerate() {
+            by_region
+                .entry(job.instance.region.clone())
+                .or_default()
+                .push((index, job));
+        }
+        let regions = by_region.into_iter().map(async |(region, jobs)| {
+            let cloud = self.clouds.of(&region);
+            let (indices, jobs): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
+            let reconciler = Reconciler {
+                cloud: &cloud,
+                profiles: &self.profiles,
+                policy: &self.config.policy,
+                deadline,
+            };
+            indices
+                .into_iter()
+                .zip(reconciler.run(jobs).await)
+                .collect::<Vec<_>>()
+        });
+        let mut reports: Vec<_> = join_all(regions).await.into_iter().flatten().collect();
+        reports.sort_by_key(|(index, _)| *index);
+        reports.iter().for_each(|(_, report)| report.log());
+        reports.into_iter().map(|(_, report)| report).collect()
+    }
+
+    /// Where the function is: from its own ARN, `arn:PARTITION:lambda:REGION:ACCOUNT:function:NAME`, where that is one.
+    fn caller(&self, context: &Context) -> Caller {
+        let mut parts = context.invoked_function_arn.split(':').skip(3);
+        let region = parts.next().and_then(|region| Region::parse(region).ok());
+        let account = parts
+            .next()
+            .and_then(|account| AccountId::parse(account).ok());
+        Caller {
+            account,
+            region: region.or_else(|| self.config.region.clone()),
+        }
+    }
+}
+
+/// Jobs and the messages each of them answers: several messages about one instance are one piece of work.
+#[derive(Default)]
+struct Work {
+    jobs: Vec<Job>,
+    messages: Vec<Vec<usize>>,
+    by_instance: HashMap<(InstanceRef, bool), usize>,
+}
+
+impl Work {
+    fn add(&mut self, trigger: &Trigger, mode: Mode, receives: u32, message: usize) {
+        let mode = match (mode, trigger.origin) {
+            (Mode::DryRun, _) | (_, Origin::Person { dry_run: true }) => Mode::DryRun,
+            (
+                Mode::Enforce,
+                Origin::StateChange | Origin::TagChange | Origin::Person { dry_run: false },
+            ) => Mode::Enforce,
+        };
+        let patience = if receives >= PATIENT_RECEIVES {
+            Patience::Exhausted
+        } else {
+            Patience::Fresh
+        };
+        for target in &trigger.targets {
+            let key = (target.instance.clone(), mode == Mode::DryRun);
+            let index = *self.by_instance.entry(key).or_insert_with(|| {
+                self.messages.push(Vec::new());
+                self.jobs.push(Job {
+                    instance: target.instance.clone(),
+                    tag_announced: false,
+                    patience: Patience::Exhausted,
+                    mode,
+                });
+                self.jobs.len() - 1
+            });
+            let job = &mut self.jobs[index];
+            job.tag_announced |= target.tag_announced;
+            // One fresh message about an instance is reason enough to wait for it.
+            if patience == Patience::Fresh {
+                job.patience = Patience::Fresh;
+            }
+            if self.messages[index].last() != Some(&message) {
+                self.messages[index].push(message);
+            }
+        }
+    }
+}
+
+const MALFORMED: &str = "MalformedEvent";
+
+fn log_malformed(malformed: &Malformed, message_id: Option<&str>) {
+    tracing::error!(
+        message.id = message_id,
+        outcome = "failed",
+        disposition = Disposition::GiveUp.word(),
+        error.r#type = MALFORMED,
+        "{}",
+        chain(malformed)
+    );
+}
+
+/// How long this invocation may take, the answer left out.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "Lambda's deadline is a wall-clock time, and this is Lambda's side"
+)]
+fn time_for(context: &Context) -> Duration {
+    match context.deadline().duration_since(SystemTime::now()) {
+        Ok(left) if left <= LONGEST_INVOCATION => left - TIME_TO_ANSWER.min(left / 4),
+        Ok(_) | Err(_) => TIME_WITHOUT_DEADLINE,
+    }
+}
+
+impl From<InvocationError> for Diagnostic {
+    fn from(error: InvocationError) -> Self {
+        Self {
+            error_type: error.error_type.to_owned(),
+            error_message: error.message,
+        }
+    }
+}
+
+impl fmt::Debug for InvocationError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.error_type, self.message)
+    }
+}

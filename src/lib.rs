@@ -1,0 +1,29 @@
+//! Gives every EC2 instance the IAM instance profile its tags require.
+//!
+//! An event names an instance; we look at that instance; a pure function says what should be done; we do exactly that; we
+//! say how it ended. Why we were woken never changes what is right.
+//!
+//! | room | what it holds |
+//! |---|---|
+//! | [`model`] | checked identifiers and the facts EC2 and IAM answer with |
+//! | [`event`] | JSON from `EventBridge`, SQS or a person, read into what is to be looked at |
+//! | [`allow`], [`trust`], [`policy`] | tags to a requirement, and what IAM's answer leaves of it |
+//! | [`decide`] | requirement and facts to one decision: the heart |
+//! | [`cloud`] | the calls this job needs, in our words; below it the adapter to AWS's SDK |
+//! | [`profiles`] | what IAM answered lately |
+//! | [`reconcile`] | look, decide, act, look again; bounded |
+//! | [`report`] | how it ended: outcome, failure, log line, JSON |
+//! | [`config`], [`handler`] | the environment, and Lambda's side of it |
+
+pub mod allow;
+pub mod cloud;
+pub mod config;
+pub mod decide;
+pub mod event;
+pub mod handler;
+pub mod model;
+pub mod policy;
+pub mod profiles;
+pub mod reconcile;
+pub mod report;
+pub mod trust;

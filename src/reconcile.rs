@@ -1,0 +1,477 @@
+//! Look, decide, act, look again: bounded in looks, in writes and in time. It makes no choice that `decide` did not make.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::cloud::{Cloud, CloudError, ErrorKind};
+use crate::config::Mode;
+use crate::decide::{Decision, Different, Leave, Patience, Wait, decide, decide_unseen};
+use crate::model::{Association, InstanceFacts, InstanceId, InstanceRef, Profile, ProfileRef};
+use crate::policy::{Home, Policy, Requirement};
+use crate::profiles::Profiles;
+use crate::report::{Failure, InstanceReport, Outcome};
+
+/// Instances dealt with side by side. EC2's bucket holds 100 writes; 16 leave room for everybody else in the account.
+const AT_ONCE: usize = 16;
+/// Looks again, in one invocation, after the world moved between look and act.
+const LOOKS_AFTER_A_MOVE: u32 = 3;
+/// Looks again after a write that may or may not have been carried out.
+const LOOKS_AFTER_A_LOST_WRITE: u32 = 1;
+/// Looks again where EC2's view lags behind the event: no instance, or no tag that the event itself showed.
+const LOOKS_BEHIND_AN_EVENT: u32 = 2;
+/// The pause before the first look again after a move; it doubles. EC2 lets go of an association within a few seconds.
+const PAUSE_AFTER_A_MOVE: Duration = Duration::from_millis(500);
+/// The pause before the first look again behind an event; it doubles. EC2 shows a new instance within seconds.
+const PAUSE_BEHIND_AN_EVENT: Duration = Duration::from_secs(1);
+/// Time kept back at the end of an invocation, to put an old profile back where a swap was cut short.
+const RESERVE: Duration = Duration::from_secs(2);
+/// A swap is begun only with this much time ahead: two calls and the way back, each well under a second as a rule.
+const SWAP_NEEDS: Duration = Duration::from_secs(4);
+
+/// One instance to bring to what its tags require.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// The instance.
+    pub instance: InstanceRef,
+    /// Whether an event showed a tag that matters.
+    pub tag_announced: bool,
+    /// Whether what is not there yet may still come.
+    pub patience: Patience,
+    /// Whether to write.
+    pub mode: Mode,
+}
+
+/// Everything a run needs.
+#[derive(Debug)]
+pub struct Reconciler<'a, C> {
+    /// Where the instances are.
+    pub cloud: &'a C,
+    /// What IAM answered lately.
+    pub profiles: &'a Profiles,
+    /// The rules.
+    pub policy: &'a Policy,
+    /// When the run must be over.
+    pub deadline: Instant,
+}
+
+/// What one look showed of one instance; nothing, where EC2 does not know it.
+type Sighting = Result<Option<InstanceFacts>, CloudError>;
+
+/// One job under way. It outlives the work on it, so that a run cut short still reports what is known.
+struct Case {
+    job: Job,
+    facts: Option<InstanceFacts>,
+    decision: Option<Decision>,
+    /// A write of ours failed, or may have got through unseen.
+    tried: bool,
+    /// A profile that a swap detached, or may have detached, and that nothing has taken the place of yet.
+    detached: Option<String>,
+    looks: Looks,
+}
+
+/// How many more looks are allowed, by cause.
+struct Looks {
+    after_a_move: u32,
+    after_a_lost_write: u32,
+    behind_an_event: u32,
+}
+
+/// What follows a decision.
+enum Step {
+    Done(Outcome),
+    LookAgain(Duration),
+}
+
+impl<C: Cloud> Reconciler<'_, C> {
+    /// Deals with all jobs, each on its own, and reports on them in their order.
+    pub async fn run(&self, jobs: Vec<Job>) -> Vec<InstanceReport> {
+        let remaining = self.deadline.saturating_duration_since(Instant::now());
+        let stop_at = self.deadline - RESERVE.min(remaining / 4);
+        let ids: Vec<InstanceId> = jobs.iter().map(|job| job.instance.id.clone()).collect();
+        let Ok(mut sightings) = timeout_at(stop_at, self.look_at_all(&ids)).await else {
+            let cut_short = |job| self.report(Case::new(job), Err(Failure::OutOfTime), remaining);
+            return jobs.into_iter().map(cut_short).collect();
+        };
+        let work = jobs.into_iter().enumerate().map(|(index, job)| {
+            let sighting = sightings.remove(&job.instance.id).unwrap_or(Ok(None));
+            async move { (index, self.deal_with(job, sighting, stop_at).await) }
+        });
+        let work: Vec<_> = work.collect();
+        let mut reports: Vec<_> = stream::iter(work).buffer_unordered(AT_ONCE).collect().await;
+        reports.sort_by_key(|(index, _)| *index);
+        reports.into_iter().map(|(_, report)| report).collect()
+    }
+
+    async fn deal_with(&self, job: Job, sighting: Sighting, stop_at: Instant) -> InstanceReport {
+        let started = Instant::now();
+        let mut case = Case::new(job);
+        if started >= stop_at {
+            return self.report(case, Err(Failure::OutOfTime), Duration::ZERO);
+        }
+        let work = timeout_at(stop_at, self.converge(&mut case, sighting)).await;
+        let mut result = work.unwrap_or(Err(Failure::OutOfTime));
+        if let Some(detached) = case.detached.take() {
+            result = self.make_good(&case, detached, result).await;
+        }
+        self.report(case, result, started.elapsed())
+    }
+
+    async fn converge(&self, case: &mut Case, mut sighting: Sighting) -> Result<Outcome, Failure> {
+        loop {
+            case.facts = sighting.map_err(Failure::Cloud)?;
+            let decision = match &case.facts {
+                Some(facts) => self.decide_with_profile(&case.job, facts).await?,
+                None => decide_unseen(case.job.patience),
+            };
+            case.decision = Some(decision.clone());
+            let pause = match self.follow(case, decision).await? {
+                Step::Done(outcome) => return Ok(outcome),
+                Step::LookAgain(pause) => pause,
+            };
+            sleep(pause).await;
+            sighting = self.look_at(&case.job.instance.id).await;
+        }
+    }
+
+    /// Carries out a decision, or says that another look is due.
+    async fn follow(&self, case: &mut Case, decision: Decision) -> Result<Step, Failure> {
+        match decision {
+            Decision::Leave(Leave::Unmanaged { .. }) if case.job.tag_announced => Ok(case
+                .look_behind_the_event()
+                .unwrap_or(Step::Done(Outcome::Left))),
+            Decision::Leave(Leave::NeverSeen) => Ok(case
+                .look_behind_the_event()
+                .unwrap_or(Step::Done(Outcome::Left))),
+            Decision::Leave(Leave::Gone(_)) => {
+                case.detached = None;
+                Ok(Step::Done(Outcome::Left))
+            }
+            Decision::Leave(_) => Ok(Step::Done(Outcome::Left)),
+            Decision::Wait(Wait::InstanceUnseen) => {
+                case.look_behind_the_event().ok_or(Failure::InstanceUnseen)
+            }
+            Decision::Wait(Wait::State(_)) => Ok(Step::Done(Outcome::Waiting)),
+            Decision::Wait(Wait::ProfileUnknown(wanted)) | Decision::LookUp(wanted) => {
+                Err(Failure::ProfileUnknown(wanted))
+            }
+            Decision::Keep(_) => {
+                case.detached = None;
+                Ok(Step::Done(if case.tried {
+                    Outcome::Converged
+                } else {
+                    Outcome::Kept
+                }))
+            }
+            Decision::Associate(_) | Decision::Replace { .. } | Decision::Swap { .. }
+                if case.job.mode == Mode::DryRun =>
+            {
+                Ok(Step::Done(Outcome::Planned))
+            }
+            Decision::Associate(to) => self.associate(case, &to).await,
+            Decision::Replace { from, to, why } => self.replace(case, &from, &to, why).await,
+            Decision::Swap { from, to, .. } => self.swap(case, &from, &to).await,
+        }
+    }
+
+    async fn associate(&self, case: &mut Case, to: &Profile) -> Result<Step, Failure> {
+        match self
+            .cloud
+            .associate(&case.job.instance.id, &to.arn.to_string())
+            .await
+        {
+            Err(error) => self.after_a_failed_write(case, error, to),
+            Ok(()) => {
+                let outcome = if case.detached.take().is_some() {
+                    Outcome::Swapped
+                } else {
+                    Outcome::Associated
+                };
+                Ok(Step::Done(outcome))
+            }
+        }
+    }
+
+    async fn replace(
+        &self,
+        case: &mut Case,
+        from: &Association,
+        to: &Profile,
+        why: Different,
+    ) -> Result<Step, Failure> {
+        if let Err(error) = self.cloud.replace(&from.id, &to.arn.to_string()).await {
+            return self.after_a_failed_write(case, error, to);
+        }
+        match why {
+            Different::OtherProfile => Ok(Step::Done(Outcome::Replaced)),
+            // What EC2 makes of replacing a profile by its own successor is not documented: look, report, never loop.
+            Different::Recreated => {
+                let sighting = self
+                    .look_at(&case.job.instance.id)
+                    .await
+                    .map_err(Failure::Cloud)?;
+                let attached = sighting
+                    .and_then(|facts| facts.association)
+                    .and_then(|row| row.profile_id);
+                let repaired = attached.as_ref() == Some(&to.id);
+                Ok(Step::Done(if repaired {
+                    Outcome::Replaced
+                } else {
+                    Outcome::NotRepaired
+                }))
+            }
+        }
+    }
+
+    /// Detaches, then attaches. Whatever happens in between, [`Self::make_good`] sees to it that the old profile is not
+    /// lost: it is noted before the first call goes out.
+    async fn swap(
+        &self,
+        case: &mut Case,
+        from: &Association,
+        to: &Profile,
+    ) -> Result<Step, Failure> {
+        if self.deadline.saturating_duration_since(Instant::now()) < SWAP_NEEDS {
+            return Err(Failure::OutOfTime);
+        }
+        case.detached = Some(from.profile_arn.clone());
+        if let Err(error) = self.cloud.disassociate(&from.id).await {
+            if error.kind != ErrorKind::Transient {
+                // Nothing was detached, or not by us.
+                case.detached = None;
+            }
+            return self.after_a_failed_write(case, error, to);
+        }
+        self.associate(case, to).await
+    }
+
+    fn after_a_failed_write(
+        &self,
+        case: &mut Case,
+        error: CloudError,
+        to: &Profile,
+    ) -> Result<Step, Failure> {
+        case.tried = true;
+        match error.kind {
+            ErrorKind::Conflict | ErrorKind::InstanceNotFound => {
+                case.look_after_a_move().ok_or(Failure::KeepsMoving(error))
+            }
+            // It may have been carried out all the same.
+            ErrorKind::Transient => case.look_after_a_lost_write().ok_or(Failure::Cloud(error)),
+            ErrorKind::ProfileNotFound => {
+                self.profiles.forget(to.arn.name());
+                Err(Failure::ProfileUnknownToEc2(error))
+            }
+            ErrorKind::Throttled | ErrorKind::Denied(_) | ErrorKind::Rejected => {
+                Err(Failure::Cloud(error))
+            }
+        }
+    }
+
+    /// Puts back what a swap detached and nothing took the place of.
+    async fn make_good(
+        &self,
+        case: &Case,
+        detached: String,
+        result: Result<Outcome, Failure>,
+    ) -> Result<Outcome, Failure> {
+        let id = &case.job.instance.id;
+        let left_bare = |undoing, result: Result<Outcome, Failure>| {
+            let cause = result.err().map(Box::new);
+            Err(Failure::LeftBare {
+                detached: detached.clone(),
+                cause,
+                undoing,
+            })
+        };
+        match timeout_at(self.deadline, self.cloud.associate(id, &detached)).await {
+            Ok(Ok(())) => result.map_err(|cause| Failure::SwapUndone {
+                restored: detached,
+                cause: Box::new(cause),
+            }),
+            // Something is attached, or EC2 takes nothing in this state: a look tells.
+            Ok(Err(error)) if error.kind == ErrorKind::Conflict => {
+                match timeout_at(self.deadline, self.look_at(id)).await {
+                    Ok(Ok(Some(InstanceFacts {
+                        association: Some(_),
+                        ..
+                    }))) => result,
+                    Ok(Ok(_) | Err(_)) | Err(_) => left_bare(Some(error), result),
+                }
+            }
+            Ok(Err(error)) => left_bare(Some(error), result),
+            Err(_) => left_bare(None, result),
+        }
+    }
+
+    /// Decides, and asks IAM for the profile where the decision needs it.
+    async fn decide_with_profile(
+        &self,
+        job: &Job,
+        facts: &InstanceFacts,
+    ) -> Result<Decision, Failure> {
+        let account = job
+            .instance
+            .account
+            .as_ref()
+            .or(facts.instance.account.as_ref());
+        let home = Home {
+            account,
+            region: &job.instance.region,
+        };
+        let requirement = self.policy.requirement(&facts.instance.tags, home);
+        let Decision::LookUp(wanted) = decide(&requirement, facts) else {
+            return Ok(decide(&requirement, facts));
+        };
+        let decision = decide(&self.look_up(&wanted).await?, facts);
+        let (Decision::Replace {
+            why: Different::Recreated,
+            ..
+        }
+        | Decision::Swap {
+            why: Different::Recreated,
+            ..
+        }) = decision
+        else {
+            return Ok(decision);
+        };
+        // An answer from before the profile was made again would have us undo what is right.
+        self.profiles.forget(wanted.name());
+        Ok(decide(&self.look_up(&wanted).await?, facts))
+    }
+
+    async fn look_up(&self, wanted: &ProfileRef) -> Result<Requirement, Failure> {
+        match self.profiles.get(self.cloud, wanted.name()).await {
+            Ok(answer) => Ok(self.policy.settle(wanted, answer)),
+            // The role may read what the allow-list names; a profile that it may not read is none of those.
+            Err(error)
+                if matches!(error.kind, ErrorKind::Denied(_))
+                    && !self.policy.allowed.allows_as_named(wanted) =>
+            {
+                Ok(Requirement::NotAllowed(wanted.clone()))
+            }
+            Err(error) => Err(Failure::Cloud(error)),
+        }
+    }
+
+    async fn look_at(&self, id: &InstanceId) -> Sighting {
+        self.look_at_all(std::slice::from_ref(id))
+            .await
+            .remove(id)
+            .unwrap_or(Ok(None))
+    }
+
+    /// One look at many instances: both lists at once. Where EC2 refuses a list for one id's sake, the list is halved
+    /// until that id stands alone.
+    async fn look_at_all(&self, ids: &[InstanceId]) -> HashMap<InstanceId, Sighting> {
+        let mut sightings = HashMap::with_capacity(ids.len());
+        let mut lists = vec![ids];
+        while let Some(list) = lists.pop() {
+            match tokio::try_join!(self.cloud.instances(list), self.cloud.associations(list)) {
+                Ok((instances, associations)) => {
+                    let mut rows: HashMap<InstanceId, Vec<Association>> = HashMap::new();
+                    for row in associations {
+                        rows.entry(row.instance.clone()).or_default().push(row);
+                    }
+                    for instance in instances {
+                        let association = rows.remove(&instance.id).and_then(Association::in_force);
+                        sightings.insert(
+                            instance.id.clone(),
+                            Ok(Some(InstanceFacts {
+                                instance,
+                                association,
+                            })),
+                        );
+                    }
+                }
+                Err(CloudError {
+                    kind: ErrorKind::Rejected | ErrorKind::InstanceNotFound,
+                    ..
+                }) if list.len() > 1 => {
+                    let (left, right) = list.split_at(list.len() / 2);
+                    lists.extend([left, right]);
+                }
+                Err(CloudError {
+                    kind: ErrorKind::InstanceNotFound,
+                    ..
+                }) => {}
+                Err(error) => {
+                    sightings.extend(list.iter().map(|id| (id.clone(), Err(error.clone()))))
+                }
+            }
+        }
+        sightings
+    }
+
+    fn report(
+        &self,
+        case: Case,
+        result: Result<Outcome, Failure>,
+        duration: Duration,
+    ) -> InstanceReport {
+        let tag = case
+            .facts
+            .as_ref()
+            .and_then(|facts| facts.instance.tags.get(&self.policy.tag_key));
+        InstanceReport {
+            tag: tag.cloned(),
+            instance: case.job.instance,
+            facts: case.facts,
+            decision: case.decision,
+            result,
+            patience: case.job.patience,
+            duration,
+        }
+    }
+}
+
+impl Case {
+    fn new(job: Job) -> Self {
+        let looks = Looks {
+            after_a_move: LOOKS_AFTER_A_MOVE,
+            after_a_lost_write: LOOKS_AFTER_A_LOST_WRITE,
+            behind_an_event: LOOKS_BEHIND_AN_EVENT,
+        };
+        Self {
+            job,
+            facts: None,
+            decision: None,
+            tried: false,
+            detached: None,
+            looks,
+        }
+    }
+
+    fn look_after_a_move(&mut self) -> Option<Step> {
+        look_again(
+            &mut self.looks.after_a_move,
+            LOOKS_AFTER_A_MOVE,
+            PAUSE_AFTER_A_MOVE,
+        )
+    }
+
+    fn look_after_a_lost_write(&mut self) -> Option<Step> {
+        look_again(
+            &mut self.looks.after_a_lost_write,
+            LOOKS_AFTER_A_LOST_WRITE,
+            PAUSE_AFTER_A_MOVE,
+        )
+    }
+
+    fn look_behind_the_event(&mut self) -> Option<Step> {
+        look_again(
+            &mut self.looks.behind_an_event,
+            LOOKS_BEHIND_AN_EVENT,
+            PAUSE_BEHIND_AN_EVENT,
+        )
+    }
+}
+
+/// Takes one of the looks left, and says how long to pause before it: twice as long each time.
+fn look_again(left: &mut u32, of: u32, first_pause: Duration) -> Option<Step> {
+    *left = left.checked_sub(1)?;
+    let doublings = of - 1 - *left;
+    Some(Step::LookAgain(first_pause * 2_u32.pow(doublings)))
+}

@@ -1,0 +1,412 @@
+//! How it ended: the outcome or the failure of each instance, as a log line and as JSON, and what becomes of the message.
+
+use std::error::Error;
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::cloud::{CloudError, ErrorKind};
+use crate::decide::{Decision, Leave, Patience};
+use crate::model::{AccountId, InstanceFacts, InstanceRef, ProfileRef};
+
+/// A known resting state of an instance: the message about it is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing was to be done, for the decision's reason.
+    Left,
+    /// The next state's event brings the instance back.
+    Waiting,
+    /// The required profile was there.
+    Kept,
+    /// The required profile was attached to the bare instance.
+    Associated,
+    /// The required profile took the place of another.
+    Replaced,
+    /// The other profile was detached, the required one attached.
+    Swapped,
+    /// Another hand made it right while we were at it, or a write of ours that seemed lost had got through.
+    Converged,
+    /// A dry run: nothing was written.
+    Planned,
+    /// EC2 took the replacement of a recreated profile and kept the old one. A person must act.
+    NotRepaired,
+}
+
+impl Outcome {
+    /// The outcome in one word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Left => "left",
+            Self::Waiting => "waiting",
+            Self::Kept => "kept",
+            Self::Associated => "associated",
+            Self::Replaced => "replaced",
+            Self::Swapped => "swapped",
+            Self::Converged => "converged",
+            Self::Planned => "planned",
+            Self::NotRepaired => "not-repaired",
+        }
+    }
+
+    /// The outcome as the beginning of a sentence that the decision's reason ends.
+    fn sentence(self) -> &'static str {
+        match self {
+            Self::Left => "left as it is",
+            Self::Waiting => "waiting",
+            Self::Kept => "right already",
+            Self::Associated => "profile associated",
+            Self::Replaced => "profile replaced",
+            Self::Swapped => "profile swapped",
+            Self::Converged => "right by now, by another hand or an earlier call",
+            Self::Planned => "dry run, nothing written",
+            Self::NotRepaired => {
+                "EC2 took the replacement but kept the deleted profile; disassociate it and associate it again by hand"
+            }
+        }
+    }
+}
+
+/// An instance whose state is unknown, or not what it should be: the message about it is not done.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// A call failed.
+    #[error("{}", self.sentence())]
+    Cloud(#[source] CloudError),
+    /// EC2 does not know the instance yet.
+    #[error("{}", self.sentence())]
+    InstanceUnseen,
+    /// IAM does not know the profile yet.
+    #[error("{}", self.sentence())]
+    ProfileUnknown(ProfileRef),
+    /// IAM knows the profile, EC2 does not yet.
+    #[error("{}", self.sentence())]
+    ProfileUnknownToEc2(#[source] CloudError),
+    /// The world moved each time we were about to act.
+    #[error("{}", self.sentence())]
+    KeepsMoving(#[source] CloudError),
+    /// A swap failed half-way and was undone.
+    #[error("{}", self.sentence())]
+    SwapUndone {
+        /// What is attached again.
+        restored: String,
+        /// Why the swap failed.
+        #[source]
+        cause: Box<Failure>,
+    },
+    /// A swap failed half-way and could not be undone.
+    #[error("{}", self.sentence())]
+    LeftBare {
+        /// What was detached.
+        detached: String,
+        /// Why the swap failed; nothing, where only the way back did.
+        cause: Option<Box<Failure>>,
+        /// Why it could not be undone; nothing, where time ran out.
+        #[source]
+        undoing: Option<CloudError>,
+    },
+    /// The invocation's time ran out.
+    #[error("{}", self.sentence())]
+    OutOfTime,
+}
+
+/// What becomes of a message that is not done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disposition {
+    /// It comes again: time may heal it.
+    ComeAgain,
+    /// It goes to the dead-letter queue: a person must act.
+    GiveUp,
+}
+
+impl Disposition {
+    /// The disposition in one word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::ComeAgain => "come-again",
+            Self::GiveUp => "give-up",
+        }
+    }
+}
+
+impl Failure {
+    fn sentence(&self) -> String {
+        match self {
+            Self::Cloud(_) => "a call to AWS failed".to_owned(),
+            Self::InstanceUnseen => "EC2 does not know the instance yet".to_owned(),
+            Self::ProfileUnknown(wanted) => format!(
+                "IAM knows no instance profile {wanted}; create it, or correct the tag (one made seconds ago is found later)"
+            ),
+            Self::ProfileUnknownToEc2(_) => {
+                "IAM knows the instance profile and EC2 does not; one made seconds ago is found later".to_owned()
+            }
+            Self::KeepsMoving(_) => "the instance changed each time it was about to be changed".to_owned(),
+            Self::SwapUndone { restored, .. } => format!("the swap was undone, {restored} is attached again"),
+            Self::LeftBare { detached, cause, .. } => {
+                let cause = cause.as_ref().map_or_else(String::new, |cause| format!(" ({})", chain(cause.as_ref())));
+                format!("the instance is bare: {detached} was detached and could not be put back{cause}")
+            }
+            Self::OutOfTime => "the invocation's time ran out before the instance was done".to_owned(),
+        }
+    }
+
+    /// The failure's type in a stable word.
+    #[must_use]
+    pub fn error_type(&self) -> &'static str {
+        match self {
+            Self::Cloud(error) => match error.kind {
+                ErrorKind::Throttled => "Throttled",
+                ErrorKind::Transient => "Transient",
+                ErrorKind::Conflict => "Conflict",
+                ErrorKind::InstanceNotFound => "InstanceNotFound",
+                ErrorKind::ProfileNotFound => "ProfileNotFound",
+                ErrorKind::Denied(_) => "Denied",
+                ErrorKind::Rejected => "Rejected",
+            },
+            Self::InstanceUnseen => "InstanceNotFound",
+            Self::ProfileUnknown(_) | Self::ProfileUnknownToEc2(_) => "ProfileNotFound",
+            Self::KeepsMoving(_) => "Conflict",
+            Self::SwapUndone { .. } => "SwapUndone",
+            Self::LeftBare { .. } => "LeftBare",
+            Self::OutOfTime => "OutOfTime",
+        }
+    }
+
+    /// What becomes of the message.
+    #[must_use]
+    pub fn disposition(&self, patience: Patience) -> Disposition {
+        match self {
+            Self::Cloud(error) => match error.kind {
+                ErrorKind::Throttled
+                | ErrorKind::Transient
+                | ErrorKind::Conflict
+                | ErrorKind::InstanceNotFound
+                | ErrorKind::ProfileNotFound => Disposition::ComeAgain,
+                ErrorKind::Denied(_) | ErrorKind::Rejected => Disposition::GiveUp,
+            },
+            Self::ProfileUnknown(_) | Self::ProfileUnknownToEc2(_) => match patience {
+                Patience::Fresh => Disposition::ComeAgain,
+                Patience::Exhausted => Disposition::GiveUp,
+            },
+            Self::SwapUndone { cause, .. } => cause.disposition(patience),
+            // Another look finds the instance bare and associates what is required: the message must live.
+            Self::LeftBare { .. }
+            | Self::InstanceUnseen
+            | Self::KeepsMoving(_)
+            | Self::OutOfTime => Disposition::ComeAgain,
+        }
+    }
+}
+
+/// An error and everything beneath it, in one line.
+#[must_use]
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let sentence = source.to_string();
+        if !sentence.is_empty() {
+            text.push_str(": ");
+            text.push_str(&sentence);
+        }
+        next = source.source();
+    }
+    text
+}
+
+/// All that is known about one instance once it was dealt with.
+#[derive(Debug)]
+pub struct InstanceReport {
+    /// The instance.
+    pub instance: InstanceRef,
+    /// What was found at the last look; nothing, where EC2 showed nothing.
+    pub facts: Option<InstanceFacts>,
+    /// The value of the tag that names the profile.
+    pub tag: Option<String>,
+    /// The last decision; nothing, where no look succeeded.
+    pub decision: Option<Decision>,
+    /// How it ended.
+    pub result: Result<Outcome, Failure>,
+    /// Whether the message may still be waited with.
+    pub patience: Patience,
+    /// How long it took, the shared reads left out.
+    pub duration: Duration,
+}
+
+impl InstanceReport {
+    /// What becomes of the messages about this instance; nothing, where they are done.
+    #[must_use]
+    pub fn disposition(&self) -> Option<Disposition> {
+        self.result
+            .as_ref()
+            .err()
+            .map(|failure| failure.disposition(self.patience))
+    }
+
+    /// The account as the event named it, or else as EC2 did.
+    fn account(&self) -> Option<&AccountId> {
+        let owner = || self.facts.as_ref()?.instance.account.as_ref();
+        self.instance.account.as_ref().or_else(owner)
+    }
+
+    fn attached(&self) -> Option<&str> {
+        self.facts
+            .as_ref()?
+            .association
+            .as_ref()
+            .map(|association| association.profile_arn.as_str())
+    }
+
+    fn required(&self) -> Option<String> {
+        match self.decision.as_ref()? {
+            Decision::Associate(to) | Decision::Replace { to, .. } | Decision::Swap { to, .. } => {
+                Some(to.arn.to_string())
+            }
+            Decision::Keep(association) => Some(association.profile_arn.clone()),
+            Decision::Leave(Leave::NotAllowed(wanted)) => Some(wanted.to_string()),
+            Decision::Leave(Leave::Unusable { profile, .. }) => Some(profile.to_string()),
+            Decision::LookUp(wanted)
+            | Decision::Wait(crate::decide::Wait::ProfileUnknown(wanted)) => {
+                Some(wanted.to_string())
+            }
+            Decision::Leave(_) | Decision::Wait(_) => None,
+        }
+    }
+
+    fn outcome_word(&self) -> &'static str {
+        self.result
+            .as_ref()
+            .map_or("failed", |outcome| outcome.word())
+    }
+
+    /// Writes the one line about this instance: an error only where a person must act.
+    pub fn log(&self) {
+        let message = match (&self.result, &self.decision) {
+            (Ok(outcome), Some(decision)) => {
+                format!("{}: {}: {decision}", self.instance, outcome.sentence())
+            }
+            (Ok(outcome), None) => format!("{}: {}", self.instance, outcome.sentence()),
+            (Err(failure), _) => format!("{}: {}", self.instance, chain(failure)),
+        };
+        let level = match (&self.result, self.disposition()) {
+            (Ok(Outcome::NotRepaired) | Err(Failure::LeftBare { .. }), _)
+            | (_, Some(Disposition::GiveUp)) => tracing::Level::ERROR,
+            (_, Some(Disposition::ComeAgain)) => tracing::Level::WARN,
+            (Ok(_) | Err(_), None) => tracing::Level::INFO,
+        };
+        // tracing takes a level only as a constant.
+        macro_rules! line {
+            ($level:expr) => {
+                tracing::event!(
+                    $level,
+                    instance.id = self.instance.id.as_str(),
+                    instance.region = self.instance.region.as_str(),
+                    instance.account = self
+                        .instance
+                        .account
+                        .as_ref()
+                        .map(|account| account.as_str()),
+                    instance.state = self
+                        .facts
+                        .as_ref()
+                        .map(|facts| facts.instance.state.as_str()),
+                    decision = self.decision.as_ref().map(Decision::word),
+                    decision.row = self.decision.as_ref().and_then(Decision::row),
+                    reason = self.decision.as_ref().map(Decision::reason_code),
+                    outcome = self.outcome_word(),
+                    disposition = self.disposition().map_or("done", Disposition::word),
+                    error.r#type = self.result.as_ref().err().map(Failure::error_type),
+                    tag = self.tag.as_deref(),
+                    profile.from = self.attached(),
+                    profile.to = self.required(),
+                    duration_ms = u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX),
+                    "{message}"
+                )
+            };
+        }
+        match level {
+            tracing::Level::ERROR => line!(tracing::Level::ERROR),
+            tracing::Level::WARN => line!(tracing::Level::WARN),
+            _ => line!(tracing::Level::INFO),
+        }
+    }
+
+    /// The instance's row in the answer to a direct invocation.
+    #[must_use]
+    pub fn row(&self) -> Row {
+        Row {
+            instance_id: self.instance.id.to_string(),
+            account: self.account().map(ToString::to_string),
+            region: self.instance.region.to_string(),
+            state: self
+                .facts
+                .as_ref()
+                .map(|facts| facts.instance.state.to_string()),
+            tag: self.tag.clone(),
+            attached: self.attached().map(str::to_owned),
+            required: self.required(),
+            decision: self.decision.as_ref().map(Decision::word),
+            decision_row: self.decision.as_ref().and_then(Decision::row),
+            reason_code: self.decision.as_ref().map(Decision::reason_code),
+            reason: self.decision.as_ref().map(ToString::to_string),
+            outcome: self.outcome_word(),
+            error: self.result.as_ref().err().map(|failure| RowError {
+                r#type: failure.error_type(),
+                message: chain(failure),
+                disposition: failure.disposition(self.patience).word(),
+            }),
+        }
+    }
+}
+
+/// One instance in the answer to a direct invocation.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Row {
+    instance_id: String,
+    account: Option<String>,
+    region: String,
+    /// As found.
+    state: Option<String>,
+    /// The value of the tag that names the profile.
+    tag: Option<String>,
+    /// The profile found attached.
+    attached: Option<String>,
+    /// The profile required.
+    required: Option<String>,
+    decision: Option<&'static str>,
+    /// The decision's row in docs/SEMANTICS.md.
+    decision_row: Option<u8>,
+    reason_code: Option<&'static str>,
+    reason: Option<String>,
+    /// How it ended; `failed` where `error` says more.
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<RowError>,
+}
+
+#[derive(Debug, Serialize)]
+struct RowError {
+    r#type: &'static str,
+    message: String,
+    disposition: &'static str,
+}
+
+/// Failures of one invocation that has no queue to send a message back to.
+#[derive(Debug)]
+pub struct Failures<'a>(pub Vec<&'a InstanceReport>);
+
+impl fmt::Display for Failures<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for report in &self.0 {
+            if let Err(failure) = &report.result {
+                write!(f, "{separator}{}: {}", report.instance, chain(failure))?;
+                separator = "; ";
+            }
+        }
+        Ok(())
+    }
+}
