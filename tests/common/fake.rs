@@ -1,0 +1,140 @@
+//! The world as a `Cloud`: no network, virtual time, errors classified by the shipped code.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use auto_instance_profile::cloud::codes::classify;
+use auto_instance_profile::cloud::{Cloud, CloudError, Clouds, ErrorKind, Operation};
+use auto_instance_profile::model::{
+    AccountId, Association, AssociationId, AssociationState, Instance, InstanceId, InstanceState,
+    Keeper, Profile, ProfileArn, ProfileId, ProfileName, Region, Role,
+};
+
+use super::world::{self, ACCOUNT, AwsError, World};
+
+/// A handle on a world; clones share it.
+#[derive(Clone)]
+pub struct FakeCloud(Arc<Mutex<World>>);
+
+impl FakeCloud {
+    pub fn of(world: World) -> Self {
+        Self(Arc::new(Mutex::new(world)))
+    }
+
+    pub fn world(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap()
+    }
+}
+
+impl Clouds for FakeCloud {
+    type Cloud = Self;
+
+    fn of(&self, _region: &Region) -> Self {
+        self.clone()
+    }
+}
+
+impl Cloud for FakeCloud {
+    async fn instances(&self, ids: &[InstanceId]) -> Result<Vec<Instance>, CloudError> {
+        network().await;
+        let found = self
+            .world()
+            .describe_instances(&texts(ids))
+            .map_err(failed(Operation::DescribeInstances))?;
+        Ok(found.into_iter().map(instance).collect())
+    }
+
+    async fn associations(&self, ids: &[InstanceId]) -> Result<Vec<Association>, CloudError> {
+        network().await;
+        let rows = self.world().describe_associations(&texts(ids));
+        let rows = rows.map_err(failed(Operation::DescribeIamInstanceProfileAssociations))?;
+        Ok(rows.into_iter().map(association).collect())
+    }
+
+    async fn profile(&self, name: &ProfileName) -> Result<Option<Profile>, CloudError> {
+        network().await;
+        let found = self.world().get_instance_profile(name.as_str());
+        match found.map_err(failed(Operation::GetInstanceProfile)) {
+            Ok(found) => Ok(Some(profile(found))),
+            Err(CloudError {
+                kind: ErrorKind::ProfileNotFound,
+                ..
+            }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn associate(&self, instance: &InstanceId, profile_arn: &str) -> Result<(), CloudError> {
+        network().await;
+        let done = self.world().associate(instance.as_str(), profile_arn);
+        done.map(drop)
+            .map_err(failed(Operation::AssociateIamInstanceProfile))
+    }
+
+    async fn replace(
+        &self,
+        association: &AssociationId,
+        profile_arn: &str,
+    ) -> Result<(), CloudError> {
+        network().await;
+        let done = self.world().replace(association.as_str(), profile_arn);
+        done.map(drop)
+            .map_err(failed(Operation::ReplaceIamInstanceProfileAssociation))
+    }
+
+    async fn disassociate(&self, association: &AssociationId) -> Result<(), CloudError> {
+        network().await;
+        let done = self.world().disassociate(association.as_str());
+        done.map(drop)
+            .map_err(failed(Operation::DisassociateIamInstanceProfile))
+    }
+}
+
+/// A round trip: long enough for tasks to interleave.
+async fn network() {
+    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+}
+
+fn texts(ids: &[InstanceId]) -> Vec<String> {
+    ids.iter().map(ToString::to_string).collect()
+}
+
+fn failed(operation: Operation) -> impl Fn(AwsError) -> CloudError {
+    move |error| {
+        let kind = classify(operation, Some(&error.code), &error.message, error.status);
+        CloudError::new(operation, kind, Some(error.code), error.message)
+    }
+}
+
+fn instance(found: world::Instance) -> Instance {
+    Instance {
+        id: InstanceId::parse(&found.id).unwrap(),
+        account: Some(AccountId::parse(ACCOUNT).unwrap()),
+        state: InstanceState::from_ec2(&found.state),
+        tags: found.tags,
+        keeper: found
+            .managed_by
+            .map_or(Keeper::Owner, |service| Keeper::Service(Some(service))),
+    }
+}
+
+fn association(row: world::Association) -> Association {
+    Association {
+        id: AssociationId::parse(&row.id).unwrap(),
+        instance: InstanceId::parse(&row.instance).unwrap(),
+        profile_arn: row.arn,
+        profile_id: Some(ProfileId::parse(&row.profile_id).unwrap()),
+        state: AssociationState::from_ec2(&row.state),
+        since: Some(row.timestamp),
+    }
+}
+
+fn profile(found: world::Profile) -> Profile {
+    Profile {
+        arn: ProfileArn::parse(&found.arn()).unwrap(),
+        id: ProfileId::parse(&found.id).unwrap(),
+        role: found.role.map(|role| Role {
+            trust_policy: Some(role.trust_policy()),
+            name: role.name,
+        }),
+    }
+}

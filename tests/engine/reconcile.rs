@@ -1,0 +1,715 @@
+//! Reconciliation over a modelled world: the outcome, the writes, and what is attached in the end.
+
+use std::time::Duration;
+
+use auto_instance_profile::allow::AllowList;
+use auto_instance_profile::cloud::{Cloud, ErrorKind, MissingRight, Operation};
+use auto_instance_profile::config::Mode;
+use auto_instance_profile::decide::Patience;
+use auto_instance_profile::model::{InstanceId, InstanceRef, Region};
+use auto_instance_profile::policy::Policy;
+use auto_instance_profile::profiles::Profiles;
+use auto_instance_profile::reconcile::{Job, Reconciler};
+use auto_instance_profile::report::{Disposition, InstanceReport};
+use tokio::time::Instant;
+
+use crate::common::fake::FakeCloud;
+use crate::common::faulty::{Fault, Faulty};
+use crate::common::world::{Call, World, Write};
+
+pub const ID: &str = "i-0123456789abcdef0";
+const OTHER: &str = "i-0fedcba9876543210";
+
+pub fn policy() -> Policy {
+    Policy {
+        tag_key: "InstanceProfile".into(),
+        allowed: AllowList::parse("web,db,app/*").unwrap(),
+    }
+}
+
+pub fn job(id: &str) -> Job {
+    let region = Region::parse("us-east-1").unwrap();
+    let instance = InstanceRef {
+        account: None,
+        region,
+        id: InstanceId::parse(id).unwrap(),
+    };
+    Job {
+        instance,
+        tag_announced: false,
+        patience: Patience::Fresh,
+        mode: Mode::Enforce,
+    }
+}
+
+async fn run_within<C: Cloud>(cloud: &C, jobs: Vec<Job>, time: Duration) -> Vec<InstanceReport> {
+    let (profiles, policy) = (Profiles::default(), policy());
+    let deadline = Instant::now() + time;
+    Reconciler {
+        cloud,
+        profiles: &profiles,
+        policy: &policy,
+        deadline,
+    }
+    .run(jobs)
+    .await
+}
+
+async fn run_job<C: Cloud>(cloud: &C, job: Job) -> InstanceReport {
+    run_within(cloud, vec![job], Duration::from_secs(60))
+        .await
+        .remove(0)
+}
+
+async fn run<C: Cloud>(cloud: &C) -> InstanceReport {
+    run_job(cloud, job(ID)).await
+}
+
+/// How it ended, in one word: an outcome, or a failure's type and what becomes of the message.
+fn ending(report: &InstanceReport) -> String {
+    match &report.result {
+        Ok(outcome) => outcome.word().to_owned(),
+        Err(failure) => format!(
+            "{} {}",
+            failure.error_type(),
+            report.disposition().unwrap().word()
+        ),
+    }
+}
+
+fn world() -> World {
+    World::new()
+        .profile("web")
+        .profile("db")
+        .profile_at("/app/", "api")
+}
+
+fn associated(profile: &str) -> Write {
+    Write::Associated {
+        instance: ID.into(),
+        profile: profile.into(),
+    }
+}
+
+fn replaced(profile: &str) -> Write {
+    Write::Replaced {
+        instance: ID.into(),
+        profile: profile.into(),
+    }
+}
+
+fn disassociated(profile: &str) -> Write {
+    Write::Disassociated {
+        instance: ID.into(),
+        profile: profile.into(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_situation_ends_as_it_should_with_only_the_writes_it_needs() {
+    for (world, expected, attached, writes) in [
+        (
+            world().running(ID, Some("web"), None),
+            "associated",
+            Some("web"),
+            vec![associated("web")],
+        ),
+        (
+            world().stopped(ID, Some("web"), None),
+            "associated",
+            Some("web"),
+            vec![associated("web")],
+        ),
+        (
+            world().running(ID, Some("api"), None),
+            "associated",
+            Some("api"),
+            vec![associated("api")],
+        ),
+        (
+            world().running(ID, Some("web"), Some("web")),
+            "kept",
+            Some("web"),
+            vec![],
+        ),
+        (
+            world().stopped(ID, Some("web"), Some("web")),
+            "kept",
+            Some("web"),
+            vec![],
+        ),
+        (
+            world().running(ID, Some("web"), Some("db")),
+            "replaced",
+            Some("web"),
+            vec![replaced("web")],
+        ),
+        (
+            world().stopped(ID, Some("web"), Some("db")),
+            "swapped",
+            Some("web"),
+            vec![disassociated("db"), associated("web")],
+        ),
+        (
+            world().running(ID, None, Some("db")),
+            "left",
+            Some("db"),
+            vec![],
+        ),
+        (
+            world().running(ID, Some(""), Some("db")),
+            "left",
+            Some("db"),
+            vec![],
+        ),
+        (
+            world()
+                .profile("admin")
+                .running(ID, Some("admin"), Some("db")),
+            "left",
+            Some("db"),
+            vec![],
+        ),
+        (
+            world()
+                .profile_at("/x/", "web")
+                .running(ID, Some("web"), None),
+            "left",
+            None,
+            vec![],
+        ),
+        (
+            world().instance(ID, "pending", Some("web"), None),
+            "waiting",
+            None,
+            vec![],
+        ),
+        (
+            world().instance(ID, "stopping", Some("web"), Some("db")),
+            "waiting",
+            Some("db"),
+            vec![],
+        ),
+        (
+            world().instance(ID, "terminated", Some("web"), None),
+            "left",
+            None,
+            vec![],
+        ),
+        (
+            world().running(ID, Some("web"), None).managed_by(ID, "eks"),
+            "left",
+            None,
+            vec![],
+        ),
+        (
+            world()
+                .profile_without_role("web")
+                .running(ID, Some("web"), None),
+            "left",
+            None,
+            vec![],
+        ),
+        (
+            world()
+                .profile_trusting("web", "lambda.amazonaws.com")
+                .running(ID, Some("web"), None),
+            "left",
+            None,
+            vec![],
+        ),
+    ] {
+        let cloud = FakeCloud::of(world);
+        let report = run(&cloud).await;
+        assert_eq!(ending(&report), expected, "{report:?}");
+        assert_eq!(
+            cloud.world().attached_to(ID).as_deref(),
+            attached,
+            "{report:?}"
+        );
+        assert_eq!(cloud.world().writes, writes, "{report:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_run_writes_nothing() {
+    for world in [
+        world().running(ID, Some("web"), None),
+        world().running(ID, Some("web"), Some("db")),
+        world().stopped(ID, Some("web"), Some("db")),
+    ] {
+        let cloud = FakeCloud::of(world);
+        run(&cloud).await;
+        let writes = cloud.world().writes.len();
+        assert_eq!(ending(&run(&cloud).await), "kept");
+        assert_eq!(cloud.world().writes.len(), writes);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dry_run_decides_and_writes_nothing() {
+    for state in ["running", "stopped"] {
+        for attached in [None, Some("db")] {
+            let cloud = FakeCloud::of(world().instance(ID, state, Some("web"), attached));
+            let report = run_job(
+                &cloud,
+                Job {
+                    mode: Mode::DryRun,
+                    ..job(ID)
+                },
+            )
+            .await;
+            assert_eq!(ending(&report), "planned");
+            assert_eq!(cloud.world().writes, []);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_that_no_pattern_could_allow_cost_no_question_to_iam() {
+    let cloud = FakeCloud::of(World::new().running(ID, Some("admin"), None));
+    let narrow = Policy {
+        allowed: AllowList::parse("web,app/web-?").unwrap(),
+        ..policy()
+    };
+    let (profiles, deadline) = (
+        Profiles::default(),
+        Instant::now() + Duration::from_secs(60),
+    );
+    let reconciler = Reconciler {
+        cloud: &cloud,
+        profiles: &profiles,
+        policy: &narrow,
+        deadline,
+    };
+    let report = reconciler.run(vec![job(ID)]).await.remove(0);
+    assert_eq!(report.decision.unwrap().row(), Some(3));
+    assert!(!cloud.world().calls.contains(&Call::GetInstanceProfile));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_profile_that_iam_may_not_show_is_not_allowed_unless_it_should_be_readable() {
+    let denied = "iam:GetInstanceProfile on resource: instance profile x";
+    let hidden = world().profile("secret").running(ID, Some("secret"), None);
+    let cloud = FakeCloud::of(hidden.denying(Call::GetInstanceProfile, denied));
+    assert_eq!(
+        run(&cloud).await.decision.unwrap().row(),
+        Some(3),
+        "app/* could have matched"
+    );
+    let cloud = FakeCloud::of(
+        world()
+            .running(ID, Some("web"), None)
+            .denying(Call::GetInstanceProfile, denied),
+    );
+    assert_eq!(
+        ending(&run(&cloud).await),
+        "Denied give-up",
+        "the role should be able to read web"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_world_moves_between_look_and_act_another_look_decides() {
+    for (world, expected, attached) in [
+        (
+            world()
+                .running(ID, Some("web"), None)
+                .before(Call::Associate, |world| world.attach(ID, "web")),
+            "converged",
+            "web",
+        ),
+        (
+            world()
+                .running(ID, Some("web"), None)
+                .before(Call::Associate, |world| world.attach(ID, "db")),
+            "replaced",
+            "web",
+        ),
+        (
+            world()
+                .running(ID, Some("web"), Some("db"))
+                .before(Call::Replace, |world| world.detach(ID)),
+            "associated",
+            "web",
+        ),
+        (
+            world()
+                .running(ID, Some("web"), Some("db"))
+                .before(Call::Replace, |world| world.attach(ID, "web")),
+            "converged",
+            "web",
+        ),
+        (
+            world()
+                .running(ID, Some("web"), Some("db"))
+                .before(Call::Replace, |world| {
+                    world.instance_mut(ID).state = "stopped".into()
+                }),
+            "swapped",
+            "web",
+        ),
+        (
+            world()
+                .stopped(ID, Some("web"), Some("db"))
+                .before(Call::Disassociate, |world| world.detach(ID)),
+            "associated",
+            "web",
+        ),
+        (
+            world()
+                .stopped(ID, Some("web"), Some("db"))
+                .before(Call::Associate, |world| world.attach(ID, "web")),
+            "converged",
+            "web",
+        ),
+        (
+            world()
+                .running(ID, Some("web"), None)
+                .before(Call::Associate, |world| {
+                    world.instance_mut(ID).state = "stopping".into()
+                }),
+            "waiting",
+            "",
+        ),
+    ] {
+        let cloud = FakeCloud::of(world);
+        let report = run(&cloud).await;
+        assert_eq!(ending(&report), expected, "{report:?}");
+        assert_eq!(cloud.world().attached_to(ID).unwrap_or_default(), attached);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_world_that_never_holds_still_is_left_to_a_later_message() {
+    let mut fidgety = world().running(ID, Some("web"), Some("db"));
+    for _ in 0..10 {
+        fidgety = fidgety.before(Call::Replace, |world| world.attach(ID, "db"));
+    }
+    let cloud = FakeCloud::of(fidgety);
+    assert_eq!(ending(&run(&cloud).await), "Conflict come-again");
+    let tries = cloud
+        .world()
+        .calls
+        .iter()
+        .filter(|call| **call == Call::Replace)
+        .count();
+    assert_eq!(tries, 4, "one decision and at most three more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_whose_answer_was_lost_is_looked_for_before_it_is_sent_again() {
+    for (world, operation, writes) in [
+        (
+            world().running(ID, Some("web"), None),
+            Operation::AssociateIamInstanceProfile,
+            1,
+        ),
+        (
+            world().running(ID, Some("web"), Some("db")),
+            Operation::ReplaceIamInstanceProfileAssociation,
+            1,
+        ),
+        (
+            world().stopped(ID, Some("web"), Some("db")),
+            Operation::DisassociateIamInstanceProfile,
+            2,
+        ),
+        (
+            world().stopped(ID, Some("web"), Some("db")),
+            Operation::AssociateIamInstanceProfile,
+            2,
+        ),
+    ] {
+        let cloud = FakeCloud::of(world);
+        let report = run(&Faulty::of(cloud.clone()).failing(operation, Fault::AnswerIsLost)).await;
+        assert!(report.result.is_ok(), "{report:?}");
+        assert_eq!(cloud.world().attached_to(ID).as_deref(), Some("web"));
+        assert_eq!(cloud.world().writes.len(), writes, "{operation}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_swap_puts_the_old_profile_back_and_keeps_the_message() {
+    for (kind, expected) in [
+        (ErrorKind::Throttled, "SwapUndone come-again"),
+        (ErrorKind::ProfileNotFound, "SwapUndone come-again"),
+        (ErrorKind::Rejected, "SwapUndone give-up"),
+        (denied(), "SwapUndone give-up"),
+    ] {
+        let cloud = FakeCloud::of(world().stopped(ID, Some("web"), Some("db")));
+        let faulty = Faulty::of(cloud.clone())
+            .failing(Operation::AssociateIamInstanceProfile, Fault::Fails(kind));
+        assert_eq!(ending(&run(&faulty).await), expected);
+        assert_eq!(cloud.world().attached_to(ID).as_deref(), Some("db"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_swap_cut_short_by_the_deadline_puts_the_old_profile_back() {
+    let cloud = FakeCloud::of(world().stopped(ID, Some("web"), Some("db")));
+    let faulty =
+        Faulty::of(cloud.clone()).failing(Operation::AssociateIamInstanceProfile, Fault::Hangs);
+    assert_eq!(ending(&run(&faulty).await), "SwapUndone come-again");
+    assert_eq!(cloud.world().attached_to(ID).as_deref(), Some("db"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_swap_that_cannot_be_undone_is_said_and_healed_by_the_next_message() {
+    let cloud = FakeCloud::of(world().stopped(ID, Some("web"), Some("db")));
+    let faulty = Faulty::of(cloud.clone())
+        .failing(
+            Operation::AssociateIamInstanceProfile,
+            Fault::Fails(ErrorKind::Throttled),
+        )
+        .failing(
+            Operation::AssociateIamInstanceProfile,
+            Fault::Fails(denied()),
+        );
+    assert_eq!(ending(&run(&faulty).await), "LeftBare come-again");
+    assert_eq!(cloud.world().attached_to(ID), None);
+    assert_eq!(ending(&run(&faulty).await), "associated");
+    assert_eq!(cloud.world().attached_to(ID).as_deref(), Some("web"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tag_removed_in_the_middle_of_a_swap_strips_nothing() {
+    let moved = world()
+        .stopped(ID, Some("web"), Some("db"))
+        .before(Call::Associate, |world| {
+            world.instance_mut(ID).tags.clear();
+            world.instance_mut(ID).state = "stopping".into();
+        });
+    let cloud = FakeCloud::of(
+        moved
+            .before(Call::DescribeInstances, |_| ())
+            .before(Call::DescribeInstances, |world| {
+                world.instance_mut(ID).state = "stopped".into()
+            }),
+    );
+    assert_eq!(ending(&run(&cloud).await), "left");
+    assert_eq!(cloud.world().attached_to(ID).as_deref(), Some("db"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_swap_is_not_begun_without_the_time_to_finish_it() {
+    let cloud = FakeCloud::of(world().stopped(ID, Some("web"), Some("db")));
+    let report = run_within(&cloud, vec![job(ID)], Duration::from_secs(3))
+        .await
+        .remove(0);
+    assert_eq!(ending(&report), "OutOfTime come-again");
+    assert_eq!(cloud.world().writes, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recreated_profile_is_replaced_once_and_the_result_is_reported() {
+    for (mends, expected) in [(true, "replaced"), (false, "not-repaired")] {
+        let mut world = world().running(ID, Some("web"), Some("web"));
+        world.make_profile("/", "web", Some("ec2.amazonaws.com"));
+        world.replace_mends_recreated = mends;
+        let cloud = FakeCloud::of(world);
+        assert_eq!(ending(&run(&cloud).await), expected);
+        assert_eq!(cloud.world().writes, [replaced("web")]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stale_answer_about_a_recreated_profile_undoes_nothing() {
+    let cloud = FakeCloud::of(world().running(ID, Some("web"), None));
+    let (profiles, policy) = (Profiles::default(), policy());
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let reconciler = Reconciler {
+        cloud: &cloud,
+        profiles: &profiles,
+        policy: &policy,
+        deadline,
+    };
+    reconciler.run(vec![job(ID)]).await;
+    cloud
+        .world()
+        .make_profile("/", "web", Some("ec2.amazonaws.com"));
+    cloud.world().attach(ID, "web");
+    let report = reconciler.run(vec![job(ID)]).await.remove(0);
+    assert_eq!(ending(&report), "kept");
+    assert_eq!(cloud.world().writes, [associated("web")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn profiles_that_are_not_there_yet_come_again_and_then_need_a_person() {
+    let unknown = || world().running(ID, Some("app-new"), None);
+    let report = run(&FakeCloud::of(unknown())).await;
+    assert_eq!(ending(&report), "ProfileNotFound come-again");
+    assert_eq!(report.decision.unwrap().row(), Some(12));
+    let exhausted = Job {
+        patience: Patience::Exhausted,
+        ..job(ID)
+    };
+    assert_eq!(
+        ending(&run_job(&FakeCloud::of(unknown()), exhausted).await),
+        "ProfileNotFound give-up"
+    );
+    let cloud = FakeCloud::of(world().running(ID, Some("web"), None).unknown_to_ec2("web"));
+    assert_eq!(ending(&run(&cloud).await), "ProfileNotFound come-again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_ec2_does_not_show_yet_is_looked_for_again() {
+    let late = |reads| world().running(ID, Some("web"), None).unseen_for(ID, reads);
+    assert_eq!(ending(&run(&FakeCloud::of(late(2))).await), "associated");
+    assert_eq!(
+        ending(&run(&FakeCloud::of(late(9))).await),
+        "InstanceNotFound come-again"
+    );
+    let exhausted = Job {
+        patience: Patience::Exhausted,
+        ..job(ID)
+    };
+    assert_eq!(
+        ending(&run_job(&FakeCloud::of(late(9)), exhausted).await),
+        "left"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn tags_that_an_event_showed_are_looked_for_again() {
+    let late = |reads| {
+        FakeCloud::of(
+            world()
+                .running(ID, Some("web"), None)
+                .untagged_for(ID, reads),
+        )
+    };
+    let announced = || Job {
+        tag_announced: true,
+        ..job(ID)
+    };
+    assert_eq!(ending(&run_job(&late(2), announced()).await), "associated");
+    assert_eq!(ending(&run_job(&late(9), announced()).await), "left");
+    let cloud = late(1);
+    assert_eq!(
+        ending(&run(&cloud).await),
+        "left",
+        "an untagged instance is common, and a tag brings its own event"
+    );
+    assert_eq!(cloud.world().calls.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_bad_instance_never_stops_the_others() {
+    let cloud = FakeCloud::of(world().running(ID, Some("web"), None).running(
+        OTHER,
+        Some("db"),
+        None,
+    ));
+    let reject = || Fault::Fails(ErrorKind::Rejected);
+    let faulty = Faulty::of(cloud.clone())
+        .failing(Operation::DescribeInstances, reject())
+        .failing(Operation::DescribeInstances, reject());
+    let reports = run_within(&faulty, vec![job(ID), job(OTHER)], Duration::from_secs(60)).await;
+    let endings: Vec<_> = reports.iter().map(ending).collect();
+    assert_eq!(endings, ["associated", "Rejected give-up"]);
+    assert_eq!(cloud.world().writes, [associated("web")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_failure_has_its_disposition() {
+    for (operation, kind, expected) in [
+        (
+            Operation::DescribeInstances,
+            ErrorKind::Throttled,
+            "Throttled come-again",
+        ),
+        (
+            Operation::DescribeIamInstanceProfileAssociations,
+            ErrorKind::Transient,
+            "Transient come-again",
+        ),
+        (Operation::DescribeInstances, denied(), "Denied give-up"),
+        (
+            Operation::GetInstanceProfile,
+            ErrorKind::Throttled,
+            "Throttled come-again",
+        ),
+        (
+            Operation::AssociateIamInstanceProfile,
+            ErrorKind::Throttled,
+            "Throttled come-again",
+        ),
+        (
+            Operation::AssociateIamInstanceProfile,
+            denied(),
+            "Denied give-up",
+        ),
+        (
+            Operation::AssociateIamInstanceProfile,
+            ErrorKind::Rejected,
+            "Rejected give-up",
+        ),
+        (
+            Operation::AssociateIamInstanceProfile,
+            ErrorKind::ProfileNotFound,
+            "ProfileNotFound come-again",
+        ),
+    ] {
+        let cloud = FakeCloud::of(world().running(ID, Some("web"), None));
+        let faulty = Faulty::of(cloud.clone()).failing(operation, Fault::Fails(kind));
+        assert_eq!(ending(&run(&faulty).await), expected, "{operation}");
+        assert_eq!(cloud.world().writes, [], "{operation}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_ends_before_its_deadline_whatever_hangs() {
+    for operation in Operation::ALL {
+        let cloud = FakeCloud::of(world().stopped(ID, Some("web"), Some("db")).running(
+            OTHER,
+            Some("web"),
+            None,
+        ));
+        let mut faulty = Faulty::of(cloud.clone());
+        for _ in 0..20 {
+            faulty = faulty.failing(operation, Fault::Hangs);
+        }
+        let started = Instant::now();
+        let reports = run_within(&faulty, vec![job(ID), job(OTHER)], Duration::from_secs(10)).await;
+        assert!(
+            started.elapsed() <= Duration::from_secs(10),
+            "{operation}: {:?}",
+            started.elapsed()
+        );
+        for report in reports.iter().filter(|report| report.result.is_err()) {
+            assert_eq!(
+                report.disposition(),
+                Some(Disposition::ComeAgain),
+                "{operation}: {report:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_costs_two_reads_and_asks_iam_once_a_profile() {
+    let mut world = world();
+    let ids: Vec<String> = (0..100).map(|n| format!("i-{n:017x}")).collect();
+    for id in &ids {
+        world = world.running(id, Some("web"), None);
+    }
+    let cloud = FakeCloud::of(world);
+    let jobs = ids.iter().map(|id| job(id)).collect();
+    let reports = run_within(&cloud, jobs, Duration::from_secs(60)).await;
+    assert!(reports.iter().all(|report| ending(report) == "associated"));
+    let reads = cloud
+        .world()
+        .calls
+        .iter()
+        .filter(|call| **call != Call::Associate)
+        .count();
+    assert_eq!((reads, cloud.world().writes.len()), (3, 100));
+}
+
+fn denied() -> ErrorKind {
+    ErrorKind::Denied(MissingRight {
+        action: "iam:PassRole".into(),
+        resource: None,
+    })
+}
