@@ -45,19 +45,13 @@ impl AllowList {
         if text.trim().is_empty() {
             return Err(IllegalPattern::Empty);
         }
-        text.split(',')
-            .map(str::trim)
-            .map(Pattern::parse)
-            .collect::<Result<_, _>>()
-            .map(Self)
+        text.split(',').map(str::trim).map(Pattern::parse).collect::<Result<_, _>>().map(Self)
     }
 
     /// Whether this very profile may be attached.
     #[must_use]
     pub fn allows(&self, profile: &ProfileArn) -> bool {
-        self.0
-            .iter()
-            .any(|pattern| pattern.whole.matches(profile.path_and_name()))
+        self.0.iter().any(|pattern| pattern.whole.matches(profile.path_and_name()))
     }
 
     /// Whether IAM's answer could still show a profile that may be attached. A name alone may turn out to sit at any path;
@@ -66,10 +60,9 @@ impl AllowList {
     pub fn may_allow(&self, wanted: &ProfileRef) -> bool {
         match wanted {
             ProfileRef::Arn(arn) => self.allows(arn),
-            ProfileRef::Name(name) => self
-                .0
-                .iter()
-                .any(|pattern| pattern.matches_at_some_path(name)),
+            ProfileRef::Name(name) => {
+                self.0.iter().any(|pattern| pattern.matches_at_some_path(name))
+            }
         }
     }
 
@@ -79,10 +72,9 @@ impl AllowList {
     pub fn allows_as_named(&self, wanted: &ProfileRef) -> bool {
         match wanted {
             ProfileRef::Arn(arn) => self.allows(arn),
-            ProfileRef::Name(name) => self
-                .0
-                .iter()
-                .any(|pattern| pattern.whole.matches(name.as_str())),
+            ProfileRef::Name(name) => {
+                self.0.iter().any(|pattern| pattern.whole.matches(name.as_str()))
+            }
         }
     }
 }
@@ -97,10 +89,7 @@ impl Pattern {
         if !legal || text.starts_with('/') || text.ends_with('/') {
             return Err(IllegalPattern::BadPattern(text.to_owned()));
         }
-        Ok(Self {
-            text: text.to_owned(),
-            whole: WildMatch::new(text),
-        })
+        Ok(Self { text: text.to_owned(), whole: WildMatch::new(text) })
     }
 
     /// Whether the pattern matches `path + name` for any path: "" or something that ends with a slash. The pattern is cut
@@ -124,10 +113,8 @@ mod tests {
     }
 
     fn at(path_and_name: &str) -> ProfileArn {
-        ProfileArn::parse(&format!(
-            "arn:aws:iam::123456789012:instance-profile/{path_and_name}"
-        ))
-        .unwrap()
+        ProfileArn::parse(&format!("arn:aws:iam::123456789012:instance-profile/{path_and_name}"))
+            .unwrap()
     }
 
     fn named(name: &str) -> ProfileRef {

@@ -178,12 +178,7 @@ impl CloudError {
         code: Option<String>,
         source: impl Into<Box<dyn Error + Send + Sync>>,
     ) -> Self {
-        Self {
-            operation,
-            kind,
-            code,
-            source: Arc::from(source.into()),
-        }
+        Self { operation, kind, code, source: Arc::from(source.into()) }
     }
 }
 
@@ -196,19 +191,10 @@ impl fmt::Display for CloudError {
             ErrorKind::Conflict => f.write_str("found the world changed")?,
             ErrorKind::InstanceNotFound => f.write_str("found no such instance")?,
             ErrorKind::ProfileNotFound => f.write_str("found no such instance profile")?,
-            ErrorKind::Denied(MissingRight {
-                action,
-                resource: Some(resource),
-            }) => {
-                write!(
-                    f,
-                    "was denied: the function's role needs {action} on {resource}"
-                )?;
+            ErrorKind::Denied(MissingRight { action, resource: Some(resource) }) => {
+                write!(f, "was denied: the function's role needs {action} on {resource}")?;
             }
-            ErrorKind::Denied(MissingRight {
-                action,
-                resource: None,
-            }) => {
+            ErrorKind::Denied(MissingRight { action, resource: None }) => {
                 write!(f, "was denied: the function's role needs {action}")?;
             }
             ErrorKind::Rejected => f.write_str("was rejected")?,

@@ -79,15 +79,9 @@ impl Config {
             Some(other) => return Err(ConfigError::Mode(other.to_owned())),
         };
         let region = lookup("AWS_REGION").or_else(|| lookup("AWS_DEFAULT_REGION"));
-        let region = region
-            .map(|name| Region::parse(&name))
-            .transpose()
-            .map_err(ConfigError::Region)?;
-        Ok(Self {
-            policy: Policy { tag_key, allowed },
-            mode,
-            region,
-        })
+        let region =
+            region.map(|name| Region::parse(&name)).transpose().map_err(ConfigError::Region)?;
+        Ok(Self { policy: Policy { tag_key, allowed }, mode, region })
     }
 }
 
@@ -97,10 +91,7 @@ mod tests {
 
     fn read(settings: &[(&str, &str)]) -> Result<Config, ConfigError> {
         Config::read(|name| {
-            settings
-                .iter()
-                .find(|(key, _)| *key == name)
-                .map(|(_, value)| (*value).to_owned())
+            settings.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
         })
     }
 
@@ -116,10 +107,7 @@ mod tests {
     fn a_bad_value_names_its_variable_and_what_it_takes() {
         for (settings, parts) in [
             (vec![], ["ALLOWED_PROFILES is not set", "web,app/*"]),
-            (
-                vec![("ALLOWED_PROFILES", "")],
-                ["ALLOWED_PROFILES is empty", "web,app/*"],
-            ),
+            (vec![("ALLOWED_PROFILES", "")], ["ALLOWED_PROFILES is empty", "web,app/*"]),
             (
                 vec![("ALLOWED_PROFILES", "web,,db")],
                 ["ALLOWED_PROFILES has an empty pattern", "commas"],

@@ -104,9 +104,9 @@ pub enum Patience {
 pub fn decide(requirement: &Requirement, facts: &InstanceFacts) -> Decision {
     let instance = &facts.instance;
     match requirement {
-        Requirement::Unmanaged { tag_key } => Decision::Leave(Leave::Unmanaged {
-            tag_key: tag_key.clone(),
-        }),
+        Requirement::Unmanaged { tag_key } => {
+            Decision::Leave(Leave::Unmanaged { tag_key: tag_key.clone() })
+        }
         Requirement::Invalid(why) => Decision::Leave(Leave::Invalid(why.clone())),
         Requirement::NotAllowed(wanted) => Decision::Leave(Leave::NotAllowed(wanted.clone())),
         Requirement::Named(wanted) => {
@@ -115,10 +115,7 @@ pub fn decide(requirement: &Requirement, facts: &InstanceFacts) -> Decision {
         Requirement::Unknown(wanted) => out_of_reach(instance)
             .unwrap_or_else(|| Decision::Wait(Wait::ProfileUnknown(wanted.clone()))),
         Requirement::Unusable { profile, why } => out_of_reach(instance).unwrap_or_else(|| {
-            Decision::Leave(Leave::Unusable {
-                profile: profile.arn.clone(),
-                why: why.clone(),
-            })
+            Decision::Leave(Leave::Unusable { profile: profile.arn.clone(), why: why.clone() })
         }),
         Requirement::Profile(profile) => {
             out_of_reach(instance).unwrap_or_else(|| bring_about(profile, facts))
@@ -173,15 +170,8 @@ fn difference(profile: &Profile, association: &Association) -> Option<Different>
         return Some(Different::OtherProfile);
     }
     // EC2 always names the id. Emulators that leave it out leave the ARN to go by.
-    let same = association
-        .profile_id
-        .as_ref()
-        .is_none_or(|id| *id == profile.id);
-    if same {
-        None
-    } else {
-        Some(Different::Recreated)
-    }
+    let same = association.profile_id.as_ref().is_none_or(|id| *id == profile.id);
+    if same { None } else { Some(Different::Recreated) }
 }
 
 impl Decision {
@@ -198,15 +188,9 @@ impl Decision {
             Self::Leave(Leave::ManagedByService(_)) => 6,
             Self::Associate(_) => 7,
             Self::Keep(_) => 8,
-            Self::Replace {
-                why: Different::OtherProfile,
-                ..
-            } => 9,
+            Self::Replace { why: Different::OtherProfile, .. } => 9,
             Self::Swap { .. } => 10,
-            Self::Replace {
-                why: Different::Recreated,
-                ..
-            } => 11,
+            Self::Replace { why: Different::Recreated, .. } => 11,
             Self::Wait(Wait::ProfileUnknown(_)) => 12,
             Self::Leave(Leave::Unusable { .. }) => 13,
         })
@@ -237,14 +221,10 @@ impl Decision {
                 Leave::Gone(_) => "gone",
                 Leave::NeverSeen => "never-seen",
                 Leave::ManagedByService(_) => "managed-by-service",
-                Leave::Unusable {
-                    why: Unusable::NoRole,
-                    ..
-                } => "no-role",
-                Leave::Unusable {
-                    why: Unusable::RoleDoesNotTrustEc2 { .. },
-                    ..
-                } => "role-does-not-trust-ec2",
+                Leave::Unusable { why: Unusable::NoRole, .. } => "no-role",
+                Leave::Unusable { why: Unusable::RoleDoesNotTrustEc2 { .. }, .. } => {
+                    "role-does-not-trust-ec2"
+                }
             },
             Self::Wait(Wait::State(_)) => "instance-state",
             Self::Wait(Wait::ProfileUnknown(_)) => "profile-unknown",
@@ -280,10 +260,9 @@ impl fmt::Display for Decision {
             Self::Keep(association) => {
                 write!(f, "{} is attached, as required", association.profile_arn)
             }
-            Self::LookUp(wanted) => write!(
-                f,
-                "the instance requires {wanted}, which IAM must show first"
-            ),
+            Self::LookUp(wanted) => {
+                write!(f, "the instance requires {wanted}, which IAM must show first")
+            }
             Self::Associate(profile) => {
                 write!(f, "nothing is attached; {} is required", profile.arn)
             }
@@ -303,16 +282,11 @@ fn difference_sentence(
     why: Different,
 ) -> fmt::Result {
     match why {
-        Different::OtherProfile => write!(
-            f,
-            "{} is attached; {} is required",
-            from.profile_arn, to.arn
-        ),
+        Different::OtherProfile => {
+            write!(f, "{} is attached; {} is required", from.profile_arn, to.arn)
+        }
         Different::Recreated => {
-            let attached = from
-                .profile_id
-                .as_ref()
-                .map_or("another id", |id| id.as_str());
+            let attached = from.profile_id.as_ref().map_or("another id", |id| id.as_str());
             write!(
                 f,
                 "{} was deleted and made again: {attached} is attached, {} is the profile now",
@@ -328,10 +302,7 @@ impl fmt::Display for Leave {
             Self::Unmanaged { tag_key } => write!(f, "the instance has no tag {tag_key}"),
             Self::Invalid(why) => why.fmt(f),
             Self::NotAllowed(wanted) => {
-                write!(
-                    f,
-                    "no pattern of ALLOWED_PROFILES allows the instance profile {wanted}"
-                )
+                write!(f, "no pattern of ALLOWED_PROFILES allows the instance profile {wanted}")
             }
             Self::Gone(state) => write!(f, "the instance is {state}"),
             Self::NeverSeen => f.write_str("EC2 does not know the instance"),
@@ -350,10 +321,7 @@ impl fmt::Display for Wait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::State(state) => {
-                write!(
-                    f,
-                    "the instance is {state}; the event of its next state brings it back"
-                )
+                write!(f, "the instance is {state}; the event of its next state brings it back")
             }
             Self::ProfileUnknown(wanted) => {
                 write!(

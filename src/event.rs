@@ -173,26 +173,18 @@ impl Reader<'_> {
         let value: Value = serde_json::from_str(json).map_err(Malformed::NotJson)?;
         match value.get("Records") {
             Some(Value::Array(records)) => self.read_records(records),
-            Some(_) => Err(Malformed::NotAnEvent(
-                "an object whose Records are no array",
-            )),
+            Some(_) => Err(Malformed::NotAnEvent("an object whose Records are no array")),
             None => self.read_one(value).map(Payload::Single),
         }
     }
 
     fn read_records(&self, records: &[Value]) -> Result<Payload, Malformed> {
-        let source = |record: &Value| {
-            record["eventSource"]
-                .as_str()
-                .unwrap_or("aws:sqs")
-                .to_owned()
-        };
+        let source =
+            |record: &Value| record["eventSource"].as_str().unwrap_or("aws:sqs").to_owned();
         if let Some(first) = records.first().map(source)
             && first != "aws:sqs"
         {
-            return Ok(Payload::Single(Reading::Ignored(Ignored::OtherRecords {
-                source: first,
-            })));
+            return Ok(Payload::Single(Reading::Ignored(Ignored::OtherRecords { source: first })));
         }
         records
             .iter()
@@ -203,36 +195,21 @@ impl Reader<'_> {
 
     fn read_message(&self, record: &Value) -> Result<Message, Malformed> {
         let id = record["messageId"].as_str().filter(|id| !id.is_empty());
-        let id = id
-            .ok_or(Malformed::Absent {
-                kind: MESSAGE,
-                field: "messageId",
-            })?
-            .to_owned();
+        let id = id.ok_or(Malformed::Absent { kind: MESSAGE, field: "messageId" })?.to_owned();
         let message =
             SqsMessage::deserialize(record).map_err(|why| Malformed::Fields { kind: MESSAGE, why });
         let receives = message.as_ref().ok().and_then(|message| {
-            message
-                .attributes
-                .get("ApproximateReceiveCount")
-                .and_then(|count| count.parse().ok())
+            message.attributes.get("ApproximateReceiveCount").and_then(|count| count.parse().ok())
         });
         let reading = message.and_then(|message| {
-            let body = message.body.ok_or(Malformed::Absent {
-                kind: MESSAGE,
-                field: "body",
-            })?;
+            let body = message.body.ok_or(Malformed::Absent { kind: MESSAGE, field: "body" })?;
             let value: Value = serde_json::from_str(&body).map_err(Malformed::NotJson)?;
             if value.get("Records").is_some() {
                 return Err(Malformed::NotAnEvent("a batch inside a message"));
             }
             self.read_one(value)
         });
-        Ok(Message {
-            id,
-            receives: receives.unwrap_or(1),
-            reading,
-        })
+        Ok(Message { id, receives: receives.unwrap_or(1), reading })
     }
 
     fn read_one(&self, value: Value) -> Result<Reading, Malformed> {
@@ -278,11 +255,8 @@ impl Reader<'_> {
             #[serde(default)]
             tags: Option<Tags>,
         }
-        let event: EventBridgeEvent<Detail> =
-            EventBridgeEvent::deserialize(value).map_err(|why| Malformed::Fields {
-                kind: TAG_CHANGE,
-                why,
-            })?;
+        let event: EventBridgeEvent<Detail> = EventBridgeEvent::deserialize(value)
+            .map_err(|why| Malformed::Fields { kind: TAG_CHANGE, why })?;
         let detail = &event.detail;
         if (detail.service.as_str(), detail.resource_type.as_str()) != ("ec2", "instance") {
             return Ok(Reading::Ignored(Ignored::OtherResource {
@@ -290,45 +264,22 @@ impl Reader<'_> {
                 resource_type: detail.resource_type.clone(),
             }));
         }
-        if !detail
-            .changed_tag_keys
-            .iter()
-            .any(|key| (self.reads_tag)(key))
-        {
+        if !detail.changed_tag_keys.iter().any(|key| (self.reads_tag)(key)) {
             return Ok(Reading::Ignored(Ignored::OtherTags {
                 changed: detail.changed_tag_keys.clone(),
             }));
         }
-        let tag_announced = detail
-            .tags
-            .iter()
-            .flatten()
-            .any(|(key, _)| (self.reads_tag)(key));
+        let tag_announced = detail.tags.iter().flatten().any(|(key, _)| (self.reads_tag)(key));
         let resources = event.resources.as_deref().unwrap_or_default();
         let targets: Vec<Target> = resources
             .iter()
-            .map(|arn| {
-                instance_of(arn).map(|instance| Target {
-                    instance,
-                    tag_announced,
-                })
-            })
+            .map(|arn| instance_of(arn).map(|instance| Target { instance, tag_announced }))
             .collect::<Result<_, _>>()
-            .map_err(|why| Malformed::Field {
-                kind: TAG_CHANGE,
-                field: "resources",
-                why,
-            })?;
+            .map_err(|why| Malformed::Field { kind: TAG_CHANGE, field: "resources", why })?;
         if targets.is_empty() {
-            return Err(Malformed::Absent {
-                kind: TAG_CHANGE,
-                field: "resources",
-            });
+            return Err(Malformed::Absent { kind: TAG_CHANGE, field: "resources" });
         }
-        Ok(Reading::Trigger(Trigger {
-            origin: Origin::TagChange,
-            targets,
-        }))
+        Ok(Reading::Trigger(Trigger { origin: Origin::TagChange, targets }))
     }
 
     fn invocation(&self, value: Value) -> Result<Reading, Malformed> {
@@ -339,15 +290,10 @@ impl Reader<'_> {
             #[serde(default)]
             dry_run: bool,
         }
-        let invocation = Invocation::deserialize(value).map_err(|why| Malformed::Fields {
-            kind: INVOCATION,
-            why,
-        })?;
+        let invocation = Invocation::deserialize(value)
+            .map_err(|why| Malformed::Fields { kind: INVOCATION, why })?;
         if invocation.instance_ids.is_empty() {
-            return Err(Malformed::Absent {
-                kind: INVOCATION,
-                field: "instance-ids",
-            });
+            return Err(Malformed::Absent { kind: INVOCATION, field: "instance-ids" });
         }
         let absent = Malformed::Absent {
             kind: INVOCATION,
@@ -356,30 +302,18 @@ impl Reader<'_> {
         let region = self.caller.region.clone().ok_or(absent)?;
         let target = |text: &String| {
             let id = InstanceId::parse(text)?;
-            let instance = InstanceRef {
-                account: self.caller.account.clone(),
-                region: region.clone(),
-                id,
-            };
-            Ok(Target {
-                instance,
-                tag_announced: false,
-            })
+            let instance =
+                InstanceRef { account: self.caller.account.clone(), region: region.clone(), id };
+            Ok(Target { instance, tag_announced: false })
         };
-        let targets = invocation
-            .instance_ids
-            .iter()
-            .map(target)
-            .collect::<Result<_, _>>();
+        let targets = invocation.instance_ids.iter().map(target).collect::<Result<_, _>>();
         let targets = targets.map_err(|why| Malformed::Field {
             kind: INVOCATION,
             field: "instance-ids",
             why,
         })?;
         Ok(Reading::Trigger(Trigger {
-            origin: Origin::Person {
-                dry_run: invocation.dry_run,
-            },
+            origin: Origin::Person { dry_run: invocation.dry_run },
             targets,
         }))
     }
@@ -392,22 +326,10 @@ fn state_change(value: Value) -> Result<Reading, Malformed> {
         instance_id: String,
         // `state` is not read: it is what was, and only a look tells what is.
     }
-    let event: EventBridgeEvent<Detail> =
-        EventBridgeEvent::deserialize(value).map_err(|why| Malformed::Fields {
-            kind: STATE_CHANGE,
-            why,
-        })?;
-    let illegal = |field| {
-        move |why| Malformed::Field {
-            kind: STATE_CHANGE,
-            field,
-            why,
-        }
-    };
-    let absent = |field| Malformed::Absent {
-        kind: STATE_CHANGE,
-        field,
-    };
+    let event: EventBridgeEvent<Detail> = EventBridgeEvent::deserialize(value)
+        .map_err(|why| Malformed::Fields { kind: STATE_CHANGE, why })?;
+    let illegal = |field| move |why| Malformed::Field { kind: STATE_CHANGE, field, why };
+    let absent = |field| Malformed::Absent { kind: STATE_CHANGE, field };
     let account = event.account.as_deref().ok_or_else(|| absent("account"))?;
     let region = event.region.as_deref().ok_or_else(|| absent("region"))?;
     let instance = InstanceRef {
@@ -415,24 +337,14 @@ fn state_change(value: Value) -> Result<Reading, Malformed> {
         region: Region::parse(region).map_err(illegal("region"))?,
         id: InstanceId::parse(&event.detail.instance_id).map_err(illegal("detail.instance-id"))?,
     };
-    let targets = vec![Target {
-        instance,
-        tag_announced: false,
-    }];
-    Ok(Reading::Trigger(Trigger {
-        origin: Origin::StateChange,
-        targets,
-    }))
+    let targets = vec![Target { instance, tag_announced: false }];
+    Ok(Reading::Trigger(Trigger { origin: Origin::StateChange, targets }))
 }
 
 /// Reads `arn:PARTITION:ec2:REGION:ACCOUNT:instance/ID`.
 fn instance_of(arn: &str) -> Result<InstanceRef, Illegal> {
-    let illegal = || {
-        Illegal::new(
-            arn,
-            "an instance's ARN: arn:PARTITION:ec2:REGION:ACCOUNT:instance/ID",
-        )
-    };
+    let illegal =
+        || Illegal::new(arn, "an instance's ARN: arn:PARTITION:ec2:REGION:ACCOUNT:instance/ID");
     let parts: Vec<&str> = arn.splitn(6, ':').collect();
     let ["arn", _, "ec2", region, account, resource] = parts[..] else {
         return Err(illegal());
@@ -457,23 +369,11 @@ fn brief(error: &serde_json::Error) -> String {
 impl fmt::Display for Ignored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::OtherEvent {
-                source,
-                detail_type,
-            } => {
-                write!(
-                    f,
-                    "events {detail_type:?} from {source:?} are not for this function"
-                )
+            Self::OtherEvent { source, detail_type } => {
+                write!(f, "events {detail_type:?} from {source:?} are not for this function")
             }
-            Self::OtherResource {
-                service,
-                resource_type,
-            } => {
-                write!(
-                    f,
-                    "a tag change on {service} {resource_type} is not about an instance"
-                )
+            Self::OtherResource { service, resource_type } => {
+                write!(f, "a tag change on {service} {resource_type} is not about an instance")
             }
             Self::OtherTags { changed } => {
                 write!(

@@ -18,7 +18,7 @@ use crate::event::{Caller, Malformed, Message, Origin, Payload, Reader, Reading,
 use crate::model::{AccountId, InstanceRef, Region};
 use crate::profiles::Profiles;
 use crate::reconcile::{Job, Reconciler};
-use crate::report::{Disposition, Failures, InstanceReport, Row, chain};
+use crate::report::{Disposition, Entry, Failures, InstanceReport, chain};
 
 /// From this delivery on, what is not there yet is taken to be no more: two deliveries lie a visibility timeout apart.
 const PATIENT_RECEIVES: u32 = 3;
@@ -47,7 +47,7 @@ pub enum Answer {
         /// The mode that held for this invocation.
         mode: &'static str,
         /// The instances, in the order asked for.
-        instances: Vec<Row>,
+        instances: Vec<Entry>,
     },
     /// To a direct invocation with an event that is none of our business.
     Ignored {
@@ -65,11 +65,7 @@ pub struct InvocationError {
 impl<C: Clouds> Handler<C> {
     /// A function with these settings.
     pub fn new(config: Config, clouds: C) -> Self {
-        Self {
-            config,
-            clouds,
-            profiles: Profiles::default(),
-        }
+        Self { config, clouds, profiles: Profiles::default() }
     }
 
     /// Deals with one invocation.
@@ -84,29 +80,21 @@ impl<C: Clouds> Handler<C> {
         let deadline = Instant::now() + time_for(&event.context);
         let caller = self.caller(&event.context);
         let reads_tag = |key: &str| self.config.policy.reads_tag(key);
-        let reader = Reader {
-            caller: &caller,
-            reads_tag: &reads_tag,
-        };
+        let reader = Reader { caller: &caller, reads_tag: &reads_tag };
         match reader.read(event.payload.get()) {
-            Ok(Payload::Batch(messages)) => Ok(Answer::Batch(
-                self.deal_with_batch(messages, deadline).await,
-            )),
+            Ok(Payload::Batch(messages)) => {
+                Ok(Answer::Batch(self.deal_with_batch(messages, deadline).await))
+            }
             Ok(Payload::Single(Reading::Trigger(trigger))) => {
                 self.deal_with_trigger(&trigger, deadline).await
             }
             Ok(Payload::Single(Reading::Ignored(why))) => {
                 tracing::info!(outcome = "ignored", "ignored: {why}");
-                Ok(Answer::Ignored {
-                    ignored: why.to_string(),
-                })
+                Ok(Answer::Ignored { ignored: why.to_string() })
             }
             Err(malformed) => {
                 log_malformed(&malformed, None);
-                Err(InvocationError {
-                    error_type: MALFORMED,
-                    message: chain(&malformed),
-                })
+                Err(InvocationError { error_type: MALFORMED, message: chain(&malformed) })
             }
         }
     }
@@ -119,36 +107,18 @@ impl<C: Clouds> Handler<C> {
         let is_person = matches!(trigger.origin, Origin::Person { .. });
         let mut work = Work::default();
         // A person is there to ask again; nobody waits for an answer that "later" would be.
-        work.add(
-            trigger,
-            self.config.mode,
-            if is_person { u32::MAX } else { 1 },
-            0,
-        );
+        work.add(trigger, self.config.mode, if is_person { u32::MAX } else { 1 }, 0);
         let mode = work.jobs.first().map_or(self.config.mode, |job| job.mode);
         let reports = self.reconcile(work.jobs, deadline).await;
-        let failed: Vec<_> = reports
-            .iter()
-            .filter(|report| report.result.is_err())
-            .collect();
+        let failed: Vec<_> = reports.iter().filter(|report| report.result.is_err()).collect();
         if is_person || failed.is_empty() {
-            let instances = reports.iter().map(InstanceReport::row).collect();
-            return Ok(Answer::Report {
-                mode: mode.as_str(),
-                instances,
-            });
+            let instances = reports.iter().map(InstanceReport::entry).collect();
+            return Ok(Answer::Report { mode: mode.as_str(), instances });
         }
-        let worst = failed
-            .iter()
-            .find(|report| report.disposition() == Some(Disposition::GiveUp));
-        let worst = worst
-            .or(failed.first())
-            .and_then(|report| report.result.as_ref().err());
+        let worst = failed.iter().find(|report| report.disposition() == Some(Disposition::GiveUp));
+        let worst = worst.or(failed.first()).and_then(|report| report.result.as_ref().err());
         let error_type = worst.map_or("Failed", |failure| failure.error_type());
-        Err(InvocationError {
-            error_type,
-            message: Failures(failed).to_string(),
-        })
+        Err(InvocationError { error_type, message: Failures(failed).to_string() })
     }
 
     async fn deal_with_batch(&self, messages: Vec<Message>, deadline: Instant) -> SqsBatchResponse {
@@ -157,14 +127,10 @@ impl<C: Clouds> Handler<C> {
         for (index, message) in messages.iter().enumerate() {
             match &message.reading {
                 Ok(Reading::Trigger(trigger)) => {
-                    work.add(trigger, self.config.mode, message.receives, index)
+                    work.add(trigger, self.config.mode, message.receives, index);
                 }
                 Ok(Reading::Ignored(why)) => {
-                    tracing::info!(
-                        message.id = message.id,
-                        outcome = "ignored",
-                        "ignored: {why}"
-                    );
+                    tracing::info!(message.id = message.id, outcome = "ignored", "ignored: {why}");
                 }
                 Err(malformed) => {
                     log_malformed(malformed, Some(&message.id));
@@ -175,14 +141,13 @@ impl<C: Clouds> Handler<C> {
         let reports = self.reconcile(work.jobs, deadline).await;
         for (report, messages) in reports.iter().zip(&work.messages) {
             if report.disposition().is_some() {
-                messages.iter().for_each(|index| undone[*index] = true);
+                for index in messages {
+                    undone[*index] = true;
+                }
             }
         }
         let mut response = SqsBatchResponse::default();
-        let failed = messages
-            .into_iter()
-            .zip(undone)
-            .filter(|(_, undone)| *undone);
+        let failed = messages.into_iter().zip(undone).filter(|(_, undone)| *undone);
         response.batch_item_failures = failed
             .map(|(message, _)| {
                 let mut failure = BatchItemFailure::default();
@@ -197,10 +162,7 @@ impl<C: Clouds> Handler<C> {
     async fn reconcile(&self, jobs: Vec<Job>, deadline: Instant) -> Vec<InstanceReport> {
         let mut by_region: HashMap<Region, Vec<(usize, Job)>> = HashMap::new();
         for (index, job) in jobs.into_iter().enumerate() {
-            by_region
-                .entry(job.instance.region.clone())
-                .or_default()
-                .push((index, job));
+            by_region.entry(job.instance.region.clone()).or_default().push((index, job));
         }
         let regions = by_region.into_iter().map(async |(region, jobs)| {
             let cloud = self.clouds.of(&region);
@@ -211,28 +173,23 @@ impl<C: Clouds> Handler<C> {
                 policy: &self.config.policy,
                 deadline,
             };
-            indices
-                .into_iter()
-                .zip(reconciler.run(jobs).await)
-                .collect::<Vec<_>>()
+            indices.into_iter().zip(reconciler.run(jobs).await).collect::<Vec<_>>()
         });
         let mut reports: Vec<_> = join_all(regions).await.into_iter().flatten().collect();
         reports.sort_by_key(|(index, _)| *index);
-        reports.iter().for_each(|(_, report)| report.log());
-        reports.into_iter().map(|(_, report)| report).collect()
+        let reports: Vec<_> = reports.into_iter().map(|(_, report)| report).collect();
+        for report in &reports {
+            report.log();
+        }
+        reports
     }
 
     /// Where the function is: from its own ARN, `arn:PARTITION:lambda:REGION:ACCOUNT:function:NAME`, where that is one.
     fn caller(&self, context: &Context) -> Caller {
         let mut parts = context.invoked_function_arn.split(':').skip(3);
         let region = parts.next().and_then(|region| Region::parse(region).ok());
-        let account = parts
-            .next()
-            .and_then(|account| AccountId::parse(account).ok());
-        Caller {
-            account,
-            region: region.or_else(|| self.config.region.clone()),
-        }
+        let account = parts.next().and_then(|account| AccountId::parse(account).ok());
+        Caller { account, region: region.or_else(|| self.config.region.clone()) }
     }
 }
 
@@ -253,11 +210,8 @@ impl Work {
                 Origin::StateChange | Origin::TagChange | Origin::Person { dry_run: false },
             ) => Mode::Enforce,
         };
-        let patience = if receives >= PATIENT_RECEIVES {
-            Patience::Exhausted
-        } else {
-            Patience::Fresh
-        };
+        let patience =
+            if receives >= PATIENT_RECEIVES { Patience::Exhausted } else { Patience::Fresh };
         for target in &trigger.targets {
             let key = (target.instance.clone(), mode == Mode::DryRun);
             let index = *self.by_instance.entry(key).or_insert_with(|| {
@@ -303,17 +257,14 @@ fn log_malformed(malformed: &Malformed, message_id: Option<&str>) {
 )]
 fn time_for(context: &Context) -> Duration {
     match context.deadline().duration_since(SystemTime::now()) {
-        Ok(left) if left <= LONGEST_INVOCATION => left - TIME_TO_ANSWER.min(left / 4),
+        Ok(left) if left <= LONGEST_INVOCATION => left.saturating_sub(TIME_TO_ANSWER.min(left / 4)),
         Ok(_) | Err(_) => TIME_WITHOUT_DEADLINE,
     }
 }
 
 impl From<InvocationError> for Diagnostic {
     fn from(error: InvocationError) -> Self {
-        Self {
-            error_type: error.error_type.to_owned(),
-            error_message: error.message,
-        }
+        Self { error_type: error.error_type.to_owned(), error_message: error.message }
     }
 }
 

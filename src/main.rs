@@ -36,10 +36,7 @@ async fn serve(config: Config) -> Result<(), Error> {
     lambda_runtime::run(service_fn(move |event| handler.handle(event))).await
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "here, and only here, the environment is read"
-)]
+#[expect(clippy::disallowed_methods, reason = "here, and only here, the environment is read")]
 fn setting(name: &str) -> Option<String> {
     // A value that is no Unicode must be refused as a bad value, not taken for an absent one.
     env::var_os(name).map(|value| value.to_string_lossy().into_owned())
@@ -61,17 +58,11 @@ fn start_logging() {
         setting("AWS_LAMBDA_LOG_FORMAT").is_some_and(|format| format.eq_ignore_ascii_case("json"));
     if is_json {
         // Lambda reads `timestamp` and `level` of each line.
-        let layer = fmt::layer()
-            .json()
-            .flatten_event(true)
-            .with_target(false)
-            .with_span_list(false);
+        let layer =
+            fmt::layer().json().flatten_event(true).with_target(false).with_span_list(false);
         registry().with(layer.with_filter(targets)).init();
     } else {
-        let layer = fmt::layer()
-            .with_target(false)
-            .with_ansi(false)
-            .without_time();
+        let layer = fmt::layer().with_target(false).with_ansi(false).without_time();
         registry().with(layer.with_filter(targets)).init();
     }
     std::panic::set_hook(Box::new(|panic| tracing::error!("a defect: {panic}")));

@@ -27,10 +27,7 @@ impl Illegal {
         if excerpt.len() < found.len() {
             excerpt.push('…');
         }
-        Self {
-            found: excerpt,
-            expected,
-        }
+        Self { found: excerpt, expected }
     }
 }
 
@@ -163,18 +160,12 @@ impl ProfileArn {
         let (arn, partition, service, region, account, resource) =
             (next()?, next()?, next()?, next()?, next()?, next()?);
         let is_partition = partition.starts_with("aws")
-            && partition
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b == b'-');
+            && partition.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
         if arn != "arn" || !is_partition || service != "iam" || !region.is_empty() {
             return Err(illegal());
         }
-        let path_and_name = resource
-            .strip_prefix("instance-profile/")
-            .ok_or_else(illegal)?;
-        let (path, name) = path_and_name
-            .rsplit_once('/')
-            .unwrap_or(("", path_and_name));
+        let path_and_name = resource.strip_prefix("instance-profile/").ok_or_else(illegal)?;
+        let (path, name) = path_and_name.rsplit_once('/').unwrap_or(("", path_and_name));
         // IAM: a path is up to 512 printable ASCII characters.
         if path.len() > 510 || !path.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(illegal());

@@ -108,9 +108,7 @@ impl Policy {
     #[must_use]
     pub fn requirement(&self, tags: &Tags, home: Home<'_>) -> Requirement {
         let Some(value) = tags.get(&self.tag_key) else {
-            return Requirement::Unmanaged {
-                tag_key: self.tag_key.clone(),
-            };
+            return Requirement::Unmanaged { tag_key: self.tag_key.clone() };
         };
         match self.read_tag(value, home) {
             Err(invalid) => Requirement::Invalid(invalid),
@@ -131,10 +129,7 @@ impl Policy {
         };
         if !is_the_one {
             let wanted = wanted.clone();
-            return Requirement::Invalid(InvalidTag::NotThatProfile {
-                wanted,
-                found: profile.arn,
-            });
+            return Requirement::Invalid(InvalidTag::NotThatProfile { wanted, found: profile.arn });
         }
         if !self.allowed.allows(&profile.arn) {
             return Requirement::NotAllowed(ProfileRef::Arn(profile.arn));
@@ -156,21 +151,13 @@ impl Policy {
         if value.is_empty() {
             return Err(InvalidTag::Empty { tag_key: tag_key() });
         }
-        let illegal = |why| InvalidTag::Illegal {
-            tag_key: tag_key(),
-            why,
-        };
+        let illegal = |why| InvalidTag::Illegal { tag_key: tag_key(), why };
         if !value.starts_with("arn:") {
-            return ProfileName::parse(value)
-                .map(ProfileRef::Name)
-                .map_err(illegal);
+            return ProfileName::parse(value).map(ProfileRef::Name).map_err(illegal);
         }
         let arn = ProfileArn::parse(value).map_err(illegal)?;
         if let Some(account) = home.account.filter(|account| *account != arn.account()) {
-            return Err(InvalidTag::OtherAccount {
-                arn,
-                account: account.clone(),
-            });
+            return Err(InvalidTag::OtherAccount { arn, account: account.clone() });
         }
         let partition = home.region.partition();
         if arn.partition() != partition {
@@ -186,9 +173,7 @@ fn unusable(profile: &Profile) -> Option<Unusable> {
     };
     match trust_of(role) {
         Trust::Ec2 | Trust::Unreadable => None,
-        Trust::NotEc2 => Some(Unusable::RoleDoesNotTrustEc2 {
-            role: role.name.clone(),
-        }),
+        Trust::NotEc2 => Some(Unusable::RoleDoesNotTrustEc2 { role: role.name.clone() }),
     }
 }
 
@@ -196,31 +181,19 @@ impl fmt::Display for InvalidTag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty { tag_key } => {
-                write!(
-                    f,
-                    "the tag {tag_key} is empty; give it an instance profile's name or ARN"
-                )
+                write!(f, "the tag {tag_key} is empty; give it an instance profile's name or ARN")
             }
             Self::Illegal { tag_key, why } => {
                 write!(f, "the tag {tag_key} names no profile: {why}")
             }
             Self::OtherAccount { arn, account } => {
-                write!(
-                    f,
-                    "{arn} is of another account; the instance is in {account}"
-                )
+                write!(f, "{arn} is of another account; the instance is in {account}")
             }
             Self::OtherPartition { arn, partition } => {
-                write!(
-                    f,
-                    "{arn} is of another partition; the instance is in {partition}"
-                )
+                write!(f, "{arn} is of another partition; the instance is in {partition}")
             }
             Self::NotThatProfile { wanted, found } => {
-                write!(
-                    f,
-                    "the tag names {wanted}, but the profile of that name is {found}"
-                )
+                write!(f, "the tag names {wanted}, but the profile of that name is {found}")
             }
         }
     }

@@ -30,11 +30,7 @@ struct Answer {
 
 impl Answer {
     fn is_fresh(&self) -> bool {
-        let believed_for = if self.profile.is_some() {
-            KNOWN_FOR
-        } else {
-            UNKNOWN_FOR
-        };
+        let believed_for = if self.profile.is_some() { KNOWN_FOR } else { UNKNOWN_FOR };
         self.at.elapsed() < believed_for
     }
 }
@@ -55,10 +51,7 @@ impl Profiles {
             return Ok(fresh.profile.clone());
         }
         let profile = cloud.profile(name).await?;
-        *answer = Some(Answer {
-            profile: profile.clone(),
-            at: Instant::now(),
-        });
+        *answer = Some(Answer { profile: profile.clone(), at: Instant::now() });
         Ok(profile)
     }
 

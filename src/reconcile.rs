@@ -139,12 +139,12 @@ impl<C: Cloud> Reconciler<'_, C> {
     /// Carries out a decision, or says that another look is due.
     async fn follow(&self, case: &mut Case, decision: Decision) -> Result<Step, Failure> {
         match decision {
-            Decision::Leave(Leave::Unmanaged { .. }) if case.job.tag_announced => Ok(case
-                .look_behind_the_event()
-                .unwrap_or(Step::Done(Outcome::Left))),
-            Decision::Leave(Leave::NeverSeen) => Ok(case
-                .look_behind_the_event()
-                .unwrap_or(Step::Done(Outcome::Left))),
+            Decision::Leave(Leave::Unmanaged { .. }) if case.job.tag_announced => {
+                Ok(case.look_behind_the_event().unwrap_or(Step::Done(Outcome::Left)))
+            }
+            Decision::Leave(Leave::NeverSeen) => {
+                Ok(case.look_behind_the_event().unwrap_or(Step::Done(Outcome::Left)))
+            }
             Decision::Leave(Leave::Gone(_)) => {
                 case.detached = None;
                 Ok(Step::Done(Outcome::Left))
@@ -159,11 +159,7 @@ impl<C: Cloud> Reconciler<'_, C> {
             }
             Decision::Keep(_) => {
                 case.detached = None;
-                Ok(Step::Done(if case.tried {
-                    Outcome::Converged
-                } else {
-                    Outcome::Kept
-                }))
+                Ok(Step::Done(if case.tried { Outcome::Converged } else { Outcome::Kept }))
             }
             Decision::Associate(_) | Decision::Replace { .. } | Decision::Swap { .. }
                 if case.job.mode == Mode::DryRun =>
@@ -177,21 +173,11 @@ impl<C: Cloud> Reconciler<'_, C> {
     }
 
     async fn associate(&self, case: &mut Case, to: &Profile) -> Result<Step, Failure> {
-        match self
-            .cloud
-            .associate(&case.job.instance.id, &to.arn.to_string())
-            .await
-        {
-            Err(error) => self.after_a_failed_write(case, error, to),
-            Ok(()) => {
-                let outcome = if case.detached.take().is_some() {
-                    Outcome::Swapped
-                } else {
-                    Outcome::Associated
-                };
-                Ok(Step::Done(outcome))
-            }
+        if let Err(error) = self.cloud.associate(&case.job.instance.id, &to.arn.to_string()).await {
+            return self.after_a_failed_write(case, error, to);
         }
+        let swapped = case.detached.take().is_some();
+        Ok(Step::Done(if swapped { Outcome::Swapped } else { Outcome::Associated }))
     }
 
     async fn replace(
@@ -208,19 +194,11 @@ impl<C: Cloud> Reconciler<'_, C> {
             Different::OtherProfile => Ok(Step::Done(Outcome::Replaced)),
             // What EC2 makes of replacing a profile by its own successor is not documented: look, report, never loop.
             Different::Recreated => {
-                let sighting = self
-                    .look_at(&case.job.instance.id)
-                    .await
-                    .map_err(Failure::Cloud)?;
-                let attached = sighting
-                    .and_then(|facts| facts.association)
-                    .and_then(|row| row.profile_id);
+                let sighting = self.look_at(&case.job.instance.id).await.map_err(Failure::Cloud)?;
+                let attached =
+                    sighting.and_then(|facts| facts.association).and_then(|row| row.profile_id);
                 let repaired = attached.as_ref() == Some(&to.id);
-                Ok(Step::Done(if repaired {
-                    Outcome::Replaced
-                } else {
-                    Outcome::NotRepaired
-                }))
+                Ok(Step::Done(if repaired { Outcome::Replaced } else { Outcome::NotRepaired }))
             }
         }
     }
@@ -278,13 +256,9 @@ impl<C: Cloud> Reconciler<'_, C> {
         result: Result<Outcome, Failure>,
     ) -> Result<Outcome, Failure> {
         let id = &case.job.instance.id;
-        let left_bare = |undoing, result: Result<Outcome, Failure>| {
-            let cause = result.err().map(Box::new);
-            Err(Failure::LeftBare {
-                detached: detached.clone(),
-                cause,
-                undoing,
-            })
+        let left_bare = |undoing, swap: Result<Outcome, Failure>| {
+            let cause = swap.err().map(Box::new);
+            Err(Failure::LeftBare { detached: detached.clone(), cause, undoing })
         };
         match timeout_at(self.deadline, self.cloud.associate(id, &detached)).await {
             Ok(Ok(())) => result.map_err(|cause| Failure::SwapUndone {
@@ -294,10 +268,7 @@ impl<C: Cloud> Reconciler<'_, C> {
             // Something is attached, or EC2 takes nothing in this state: a look tells.
             Ok(Err(error)) if error.kind == ErrorKind::Conflict => {
                 match timeout_at(self.deadline, self.look_at(id)).await {
-                    Ok(Ok(Some(InstanceFacts {
-                        association: Some(_),
-                        ..
-                    }))) => result,
+                    Ok(Ok(Some(InstanceFacts { association: Some(_), .. }))) => result,
                     Ok(Ok(_) | Err(_)) | Err(_) => left_bare(Some(error), result),
                 }
             }
@@ -312,28 +283,15 @@ impl<C: Cloud> Reconciler<'_, C> {
         job: &Job,
         facts: &InstanceFacts,
     ) -> Result<Decision, Failure> {
-        let account = job
-            .instance
-            .account
-            .as_ref()
-            .or(facts.instance.account.as_ref());
-        let home = Home {
-            account,
-            region: &job.instance.region,
-        };
+        let account = job.instance.account.as_ref().or(facts.instance.account.as_ref());
+        let home = Home { account, region: &job.instance.region };
         let requirement = self.policy.requirement(&facts.instance.tags, home);
         let Decision::LookUp(wanted) = decide(&requirement, facts) else {
             return Ok(decide(&requirement, facts));
         };
         let decision = decide(&self.look_up(&wanted).await?, facts);
-        let (Decision::Replace {
-            why: Different::Recreated,
-            ..
-        }
-        | Decision::Swap {
-            why: Different::Recreated,
-            ..
-        }) = decision
+        let (Decision::Replace { why: Different::Recreated, .. }
+        | Decision::Swap { why: Different::Recreated, .. }) = decision
         else {
             return Ok(decision);
         };
@@ -357,10 +315,7 @@ impl<C: Cloud> Reconciler<'_, C> {
     }
 
     async fn look_at(&self, id: &InstanceId) -> Sighting {
-        self.look_at_all(std::slice::from_ref(id))
-            .await
-            .remove(id)
-            .unwrap_or(Ok(None))
+        self.look_at_all(std::slice::from_ref(id)).await.remove(id).unwrap_or(Ok(None))
     }
 
     /// One look at many instances: both lists at once. Where EC2 refuses a list for one id's sake, the list is halved
@@ -379,26 +334,19 @@ impl<C: Cloud> Reconciler<'_, C> {
                         let association = rows.remove(&instance.id).and_then(Association::in_force);
                         sightings.insert(
                             instance.id.clone(),
-                            Ok(Some(InstanceFacts {
-                                instance,
-                                association,
-                            })),
+                            Ok(Some(InstanceFacts { instance, association })),
                         );
                     }
                 }
                 Err(CloudError {
-                    kind: ErrorKind::Rejected | ErrorKind::InstanceNotFound,
-                    ..
+                    kind: ErrorKind::Rejected | ErrorKind::InstanceNotFound, ..
                 }) if list.len() > 1 => {
                     let (left, right) = list.split_at(list.len() / 2);
                     lists.extend([left, right]);
                 }
-                Err(CloudError {
-                    kind: ErrorKind::InstanceNotFound,
-                    ..
-                }) => {}
+                Err(CloudError { kind: ErrorKind::InstanceNotFound, .. }) => {}
                 Err(error) => {
-                    sightings.extend(list.iter().map(|id| (id.clone(), Err(error.clone()))))
+                    sightings.extend(list.iter().map(|id| (id.clone(), Err(error.clone()))));
                 }
             }
         }
@@ -411,10 +359,8 @@ impl<C: Cloud> Reconciler<'_, C> {
         result: Result<Outcome, Failure>,
         duration: Duration,
     ) -> InstanceReport {
-        let tag = case
-            .facts
-            .as_ref()
-            .and_then(|facts| facts.instance.tags.get(&self.policy.tag_key));
+        let tag =
+            case.facts.as_ref().and_then(|facts| facts.instance.tags.get(&self.policy.tag_key));
         InstanceReport {
             tag: tag.cloned(),
             instance: case.job.instance,
@@ -434,38 +380,19 @@ impl Case {
             after_a_lost_write: LOOKS_AFTER_A_LOST_WRITE,
             behind_an_event: LOOKS_BEHIND_AN_EVENT,
         };
-        Self {
-            job,
-            facts: None,
-            decision: None,
-            tried: false,
-            detached: None,
-            looks,
-        }
+        Self { job, facts: None, decision: None, tried: false, detached: None, looks }
     }
 
     fn look_after_a_move(&mut self) -> Option<Step> {
-        look_again(
-            &mut self.looks.after_a_move,
-            LOOKS_AFTER_A_MOVE,
-            PAUSE_AFTER_A_MOVE,
-        )
+        look_again(&mut self.looks.after_a_move, LOOKS_AFTER_A_MOVE, PAUSE_AFTER_A_MOVE)
     }
 
     fn look_after_a_lost_write(&mut self) -> Option<Step> {
-        look_again(
-            &mut self.looks.after_a_lost_write,
-            LOOKS_AFTER_A_LOST_WRITE,
-            PAUSE_AFTER_A_MOVE,
-        )
+        look_again(&mut self.looks.after_a_lost_write, LOOKS_AFTER_A_LOST_WRITE, PAUSE_AFTER_A_MOVE)
     }
 
     fn look_behind_the_event(&mut self) -> Option<Step> {
-        look_again(
-            &mut self.looks.behind_an_event,
-            LOOKS_BEHIND_AN_EVENT,
-            PAUSE_BEHIND_AN_EVENT,
-        )
+        look_again(&mut self.looks.behind_an_event, LOOKS_BEHIND_AN_EVENT, PAUSE_BEHIND_AN_EVENT)
     }
 }
 

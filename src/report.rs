@@ -239,10 +239,7 @@ impl InstanceReport {
     /// What becomes of the messages about this instance; nothing, where they are done.
     #[must_use]
     pub fn disposition(&self) -> Option<Disposition> {
-        self.result
-            .as_ref()
-            .err()
-            .map(|failure| failure.disposition(self.patience))
+        self.result.as_ref().err().map(|failure| failure.disposition(self.patience))
     }
 
     /// The account as the event named it, or else as EC2 did.
@@ -276,9 +273,7 @@ impl InstanceReport {
     }
 
     fn outcome_word(&self) -> &'static str {
-        self.result
-            .as_ref()
-            .map_or("failed", |outcome| outcome.word())
+        self.result.as_ref().map_or("failed", |outcome| outcome.word())
     }
 
     /// Writes the one line about this instance: an error only where a person must act.
@@ -303,15 +298,9 @@ impl InstanceReport {
                     $level,
                     instance.id = self.instance.id.as_str(),
                     instance.region = self.instance.region.as_str(),
-                    instance.account = self
-                        .instance
-                        .account
-                        .as_ref()
-                        .map(|account| account.as_str()),
-                    instance.state = self
-                        .facts
-                        .as_ref()
-                        .map(|facts| facts.instance.state.as_str()),
+                    instance.account =
+                        self.instance.account.as_ref().map(|account| account.as_str()),
+                    instance.state = self.facts.as_ref().map(|facts| facts.instance.state.as_str()),
                     decision = self.decision.as_ref().map(Decision::word),
                     decision.row = self.decision.as_ref().and_then(Decision::row),
                     reason = self.decision.as_ref().map(Decision::reason_code),
@@ -333,17 +322,14 @@ impl InstanceReport {
         }
     }
 
-    /// The instance's row in the answer to a direct invocation.
+    /// The instance's entry in the answer to a direct invocation.
     #[must_use]
-    pub fn row(&self) -> Row {
-        Row {
+    pub fn entry(&self) -> Entry {
+        Entry {
             instance_id: self.instance.id.to_string(),
             account: self.account().map(ToString::to_string),
             region: self.instance.region.to_string(),
-            state: self
-                .facts
-                .as_ref()
-                .map(|facts| facts.instance.state.to_string()),
+            state: self.facts.as_ref().map(|facts| facts.instance.state.to_string()),
             tag: self.tag.clone(),
             attached: self.attached().map(str::to_owned),
             required: self.required(),
@@ -352,7 +338,7 @@ impl InstanceReport {
             reason_code: self.decision.as_ref().map(Decision::reason_code),
             reason: self.decision.as_ref().map(ToString::to_string),
             outcome: self.outcome_word(),
-            error: self.result.as_ref().err().map(|failure| RowError {
+            error: self.result.as_ref().err().map(|failure| EntryError {
                 r#type: failure.error_type(),
                 message: chain(failure),
                 disposition: failure.disposition(self.patience).word(),
@@ -364,7 +350,7 @@ impl InstanceReport {
 /// One instance in the answer to a direct invocation.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Row {
+pub struct Entry {
     instance_id: String,
     account: Option<String>,
     region: String,
@@ -384,11 +370,11 @@ pub struct Row {
     /// How it ended; `failed` where `error` says more.
     outcome: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<RowError>,
+    error: Option<EntryError>,
 }
 
 #[derive(Debug, Serialize)]
-struct RowError {
+struct EntryError {
     r#type: &'static str,
     message: String,
     disposition: &'static str,

@@ -19,10 +19,8 @@ pub enum Trust {
 /// Reads a role's trust policy. A condition is taken as met: it can only be judged by IAM.
 #[must_use]
 pub fn trust_of(role: &Role) -> Trust {
-    let Some(policy) = role
-        .trust_policy
-        .as_deref()
-        .and_then(|text| serde_json::from_str::<Value>(text).ok())
+    let Some(policy) =
+        role.trust_policy.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok())
     else {
         return Trust::Unreadable;
     };
@@ -40,11 +38,7 @@ pub fn trust_of(role: &Role) -> Trust {
             && names_assume_role(statement)
             && names_ec2(&statement["Principal"])
     });
-    if about_ec2("Allow") && !shut_out {
-        Trust::Ec2
-    } else {
-        Trust::NotEc2
-    }
+    if about_ec2("Allow") && !shut_out { Trust::Ec2 } else { Trust::NotEc2 }
 }
 
 /// IAM writes one thing as itself and several as an array.
@@ -57,23 +51,17 @@ fn one_or_many(value: &Value) -> Vec<&Value> {
 }
 
 fn names_assume_role(statement: &Value) -> bool {
-    one_or_many(&statement["Action"])
-        .iter()
-        .filter_map(|action| action.as_str())
-        .any(|action| {
-            // Actions are case-insensitive and may hold wildcards.
-            wildmatch::WildMatch::new(&action.to_ascii_lowercase()).matches("sts:assumerole")
-        })
+    one_or_many(&statement["Action"]).iter().filter_map(|action| action.as_str()).any(|action| {
+        // Actions are case-insensitive and may hold wildcards.
+        wildmatch::WildMatch::new(&action.to_ascii_lowercase()).matches("sts:assumerole")
+    })
 }
 
 fn names_ec2(principal: &Value) -> bool {
     let is_ec2 =
         |service: &str| matches!(service, "*" | "ec2.amazonaws.com" | "ec2.amazonaws.com.cn");
     principal == "*"
-        || one_or_many(&principal["Service"])
-            .iter()
-            .filter_map(|name| name.as_str())
-            .any(is_ec2)
+        || one_or_many(&principal["Service"]).iter().filter_map(|name| name.as_str()).any(is_ec2)
 }
 
 #[cfg(test)]
@@ -81,10 +69,7 @@ mod tests {
     use super::*;
 
     fn trust(policy: &str) -> Trust {
-        trust_of(&Role {
-            name: "r".into(),
-            trust_policy: Some(policy.into()),
-        })
+        trust_of(&Role { name: "r".into(), trust_policy: Some(policy.into()) })
     }
 
     #[test]
@@ -113,10 +98,7 @@ mod tests {
                 allow.replace("\"sts:AssumeRole\"", "[\"sts:TagSession\",\"sts:Assume*\"]"),
                 Trust::Ec2,
             ),
-            (
-                allow.replace("sts:AssumeRole", "sts:TagSession"),
-                Trust::NotEc2,
-            ),
+            (allow.replace("sts:AssumeRole", "sts:TagSession"), Trust::NotEc2),
             (
                 allow.replace("{\"Service\":\"ec2.amazonaws.com\"}", "{\"AWS\":\"*\"}"),
                 Trust::NotEc2,
@@ -130,13 +112,7 @@ mod tests {
     #[test]
     fn a_policy_that_cannot_be_read_withholds_nothing() {
         assert_eq!(trust("not json"), Trust::Unreadable);
-        assert_eq!(
-            trust_of(&Role {
-                name: "r".into(),
-                trust_policy: None
-            }),
-            Trust::Unreadable
-        );
+        assert_eq!(trust_of(&Role { name: "r".into(), trust_policy: None }), Trust::Unreadable);
         assert_eq!(trust("{}"), Trust::NotEc2);
     }
 }

@@ -49,9 +49,8 @@ impl AwsClouds {
             .operation_attempt_timeout(ATTEMPT_TIMEOUT)
             .operation_timeout(OPERATION_TIMEOUT)
             .build();
-        let retries = RetryConfig::standard()
-            .with_max_attempts(ATTEMPTS)
-            .with_initial_backoff(FIRST_BACKOFF);
+        let retries =
+            RetryConfig::standard().with_max_attempts(ATTEMPTS).with_initial_backoff(FIRST_BACKOFF);
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
             .timeout_config(timeouts)
             .retry_config(retries);
@@ -63,11 +62,7 @@ impl AwsClouds {
 
     fn new(sdk: SdkConfig) -> Self {
         let iam = aws_sdk_iam::Client::new(&sdk);
-        Self {
-            sdk,
-            iam,
-            ec2_by_region: Mutex::default(),
-        }
+        Self { sdk, iam, ec2_by_region: Mutex::default() }
     }
 }
 
@@ -76,15 +71,10 @@ impl Clouds for AwsClouds {
 
     fn of(&self, region: &Region) -> AwsCloud {
         // A panic while the lock was held cannot have left a half-made client behind.
-        let mut clients = self
-            .ec2_by_region
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut clients = self.ec2_by_region.lock().unwrap_or_else(PoisonError::into_inner);
         let ec2 = clients.entry(region.clone()).or_insert_with(|| {
             let region = aws_config::Region::new(region.as_str().to_owned());
-            let config = aws_sdk_ec2::config::Builder::from(&self.sdk)
-                .region(region)
-                .build();
+            let config = aws_sdk_ec2::config::Builder::from(&self.sdk).region(region).build();
             aws_sdk_ec2::Client::from_conf(config)
         });
         AwsCloud::new(ec2.clone(), self.iam.clone())
@@ -121,9 +111,8 @@ impl Cloud for AwsCloud {
                 .send();
             while let Some(page) = pages.next().await {
                 for reservation in page.map_err(|error| failed(CALL, error))?.reservations() {
-                    let account = reservation
-                        .owner_id()
-                        .and_then(|owner| AccountId::parse(owner).ok());
+                    let account =
+                        reservation.owner_id().and_then(|owner| AccountId::parse(owner).ok());
                     instances.extend(
                         reservation
                             .instances()
@@ -150,9 +139,7 @@ impl Cloud for AwsCloud {
             while let Some(page) = pages.next().await {
                 let page = page.map_err(|error| failed(CALL, error))?;
                 associations.extend(
-                    page.iam_instance_profile_associations()
-                        .iter()
-                        .filter_map(association),
+                    page.iam_instance_profile_associations().iter().filter_map(association),
                 );
             }
         }
@@ -161,21 +148,14 @@ impl Cloud for AwsCloud {
 
     async fn profile(&self, name: &ProfileName) -> Result<Option<Profile>, CloudError> {
         const CALL: Operation = Operation::GetInstanceProfile;
-        let answer = self
-            .iam
-            .get_instance_profile()
-            .instance_profile_name(name.as_str())
-            .send()
-            .await;
+        let answer =
+            self.iam.get_instance_profile().instance_profile_name(name.as_str()).send().await;
         match answer.map_err(|error| failed(CALL, error)) {
             Ok(output) => match output.instance_profile() {
                 Some(found) => profile(found).map(Some),
                 None => Err(unreadable(CALL, "the answer holds no instance profile")),
             },
-            Err(CloudError {
-                kind: ErrorKind::ProfileNotFound,
-                ..
-            }) => Ok(None),
+            Err(CloudError { kind: ErrorKind::ProfileNotFound, .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -219,28 +199,18 @@ impl Cloud for AwsCloud {
 
 fn by_instance_id(ids: &[InstanceId]) -> Filter {
     let values = ids.iter().map(|id| id.as_str().to_owned()).collect();
-    Filter::builder()
-        .name("instance-id")
-        .set_values(Some(values))
-        .build()
+    Filter::builder().name("instance-id").set_values(Some(values)).build()
 }
 
 /// The ARN alone: with a name beside it EC2 would go by the ARN anyway.
 fn exactly(profile_arn: &str) -> IamInstanceProfileSpecification {
-    IamInstanceProfileSpecification::builder()
-        .arn(profile_arn)
-        .build()
+    IamInstanceProfileSpecification::builder().arn(profile_arn).build()
 }
 
 /// `None` for a row without a legal id: nothing could be done about it, and it was not asked for.
 fn instance(found: &aws_sdk_ec2::types::Instance, account: Option<&AccountId>) -> Option<Instance> {
-    let managed = found
-        .operator()
-        .filter(|operator| operator.managed() == Some(true));
-    let state = found
-        .state()
-        .and_then(|state| state.name())
-        .map_or("", |name| name.as_str());
+    let managed = found.operator().filter(|operator| operator.managed() == Some(true));
+    let state = found.state().and_then(|state| state.name()).map_or("", |name| name.as_str());
     let tag = |tag: &aws_sdk_ec2::types::Tag| {
         Some((tag.key()?.to_owned(), tag.value().unwrap_or("").to_owned()))
     };
@@ -262,10 +232,7 @@ fn association(row: &aws_sdk_ec2::types::IamInstanceProfileAssociation) -> Optio
     Some(Association {
         id: AssociationId::parse(row.association_id()?).ok()?,
         instance: InstanceId::parse(row.instance_id()?).ok()?,
-        profile_arn: profile
-            .and_then(|profile| profile.arn())
-            .unwrap_or_default()
-            .to_owned(),
+        profile_arn: profile.and_then(|profile| profile.arn()).unwrap_or_default().to_owned(),
         profile_id: profile
             .and_then(|profile| profile.id())
             .and_then(|id| ProfileId::parse(id).ok()),
@@ -307,23 +274,31 @@ where
     match &error {
         SdkError::ServiceError(answer) => {
             let code = answer.err().code().map(str::to_owned);
-            let message = answer
-                .err()
-                .message()
-                .unwrap_or("AWS sent no message")
-                .to_owned();
+            let message = answer.err().message().map(str::to_owned);
             let kind = classify(
                 operation,
                 code.as_deref(),
-                &message,
+                message.as_deref().unwrap_or_default(),
                 answer.raw().status().as_u16(),
             );
-            CloudError::new(operation, kind, code, AwsMessage(message))
+            match message {
+                Some(message) => CloudError::new(operation, kind, code, AwsMessage(message)),
+                // An answer that could not be read: the reader says why.
+                None if code.is_none() => CloudError::new(operation, kind, code, error),
+                None => {
+                    let message = AwsMessage("AWS sent no message".to_owned());
+                    CloudError::new(operation, kind, code, message)
+                }
+            }
         }
         SdkError::ConstructionFailure(_) => {
             CloudError::new(operation, ErrorKind::Rejected, None, error)
         }
-        // Timeouts, connections that broke, answers that could not be read; whatever the SDK adds is no better known.
-        _ => CloudError::new(operation, ErrorKind::Transient, None, error),
+        // Timeouts, connections that broke, answers that could not be read.
+        SdkError::TimeoutError(_)
+        | SdkError::DispatchFailure(_)
+        | SdkError::ResponseError(_)
+        // The SDK's enum may grow; whatever it adds is no better known.
+        | _ => CloudError::new(operation, ErrorKind::Transient, None, error),
     }
 }

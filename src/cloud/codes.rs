@@ -90,9 +90,7 @@ pub fn classify(operation: Operation, code: Option<&str>, message: &str, status:
 
 /// EC2 has no code for a profile it does not know: `InvalidParameterValue`, and one of two wordings.
 fn names_a_profile(message: &str) -> bool {
-    message
-        .to_ascii_lowercase()
-        .contains("invalid iam instance profile")
+    message.to_ascii_lowercase().contains("invalid iam instance profile")
 }
 
 fn by_status(operation: Operation, status: u16) -> ErrorKind {
@@ -167,12 +165,7 @@ mod tests {
                 400,
                 ErrorKind::InstanceNotFound,
             ),
-            (
-                "InvalidInstanceID.Malformed",
-                "Invalid id: \"i-x\"",
-                400,
-                ErrorKind::Rejected,
-            ),
+            ("InvalidInstanceID.Malformed", "Invalid id: \"i-x\"", 400, ErrorKind::Rejected),
             (
                 "InvalidParameterValue",
                 "Value (web) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance Profile name",
@@ -185,38 +178,13 @@ mod tests {
                 400,
                 ErrorKind::ProfileNotFound,
             ),
-            (
-                "InvalidParameterValue",
-                "The filter 'x' is invalid",
-                400,
-                ErrorKind::Rejected,
-            ),
-            (
-                "RequestLimitExceeded",
-                "Request limit exceeded.",
-                503,
-                ErrorKind::Throttled,
-            ),
+            ("InvalidParameterValue", "The filter 'x' is invalid", 400, ErrorKind::Rejected),
+            ("RequestLimitExceeded", "Request limit exceeded.", 503, ErrorKind::Throttled),
             ("EC2ThrottledException", "", 503, ErrorKind::Throttled),
-            (
-                "ThrottlingException",
-                "Rate exceeded",
-                400,
-                ErrorKind::Throttled,
-            ),
+            ("ThrottlingException", "Rate exceeded", 400, ErrorKind::Throttled),
             ("Throttling", "Rate exceeded", 400, ErrorKind::Throttled),
-            (
-                "InternalError",
-                "An internal error has occurred",
-                500,
-                ErrorKind::Transient,
-            ),
-            (
-                "Unavailable",
-                "The service is unavailable",
-                503,
-                ErrorKind::Transient,
-            ),
+            ("InternalError", "An internal error has occurred", 500, ErrorKind::Transient),
+            ("Unavailable", "The service is unavailable", 503, ErrorKind::Transient),
             ("SomethingNew", "", 500, ErrorKind::Transient),
             ("SomethingNew", "", 400, ErrorKind::Rejected),
             ("SomethingNew", "", 403, ErrorKind::Rejected),
@@ -227,11 +195,7 @@ mod tests {
                 ErrorKind::ProfileNotFound,
             ),
         ] {
-            assert_eq!(
-                classify(WRITE, Some(code), message, status),
-                expected,
-                "{code}: {message}"
-            );
+            assert_eq!(classify(WRITE, Some(code), message, status), expected, "{code}: {message}");
         }
     }
 
@@ -247,10 +211,7 @@ mod tests {
         ] {
             assert_eq!(classify(WRITE, None, "", status), expected, "{status}");
         }
-        assert!(matches!(
-            classify(WRITE, Some(""), "", 403),
-            ErrorKind::Denied(_)
-        ));
+        assert!(matches!(classify(WRITE, Some(""), "", 403), ErrorKind::Denied(_)));
     }
 
     #[test]
@@ -274,10 +235,8 @@ mod tests {
                 Some("instance profile web"),
             ),
         ] {
-            let expected = MissingRight {
-                action: action.into(),
-                resource: resource.map(Into::into),
-            };
+            let expected =
+                MissingRight { action: action.into(), resource: resource.map(Into::into) };
             assert_eq!(
                 classify(WRITE, Some("UnauthorizedOperation"), message, 403),
                 ErrorKind::Denied(expected)

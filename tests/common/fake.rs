@@ -55,10 +55,7 @@ impl Cloud for FakeCloud {
         let found = self.world().get_instance_profile(name.as_str());
         match found.map_err(failed(Operation::GetInstanceProfile)) {
             Ok(found) => Ok(Some(profile(found))),
-            Err(CloudError {
-                kind: ErrorKind::ProfileNotFound,
-                ..
-            }) => Ok(None),
+            Err(CloudError { kind: ErrorKind::ProfileNotFound, .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -66,8 +63,7 @@ impl Cloud for FakeCloud {
     async fn associate(&self, instance: &InstanceId, profile_arn: &str) -> Result<(), CloudError> {
         network().await;
         let done = self.world().associate(instance.as_str(), profile_arn);
-        done.map(drop)
-            .map_err(failed(Operation::AssociateIamInstanceProfile))
+        done.map(drop).map_err(failed(Operation::AssociateIamInstanceProfile))
     }
 
     async fn replace(
@@ -77,15 +73,13 @@ impl Cloud for FakeCloud {
     ) -> Result<(), CloudError> {
         network().await;
         let done = self.world().replace(association.as_str(), profile_arn);
-        done.map(drop)
-            .map_err(failed(Operation::ReplaceIamInstanceProfileAssociation))
+        done.map(drop).map_err(failed(Operation::ReplaceIamInstanceProfileAssociation))
     }
 
     async fn disassociate(&self, association: &AssociationId) -> Result<(), CloudError> {
         network().await;
         let done = self.world().disassociate(association.as_str());
-        done.map(drop)
-            .map_err(failed(Operation::DisassociateIamInstanceProfile))
+        done.map(drop).map_err(failed(Operation::DisassociateIamInstanceProfile))
     }
 }
 
@@ -111,9 +105,7 @@ fn instance(found: world::Instance) -> Instance {
         account: Some(AccountId::parse(ACCOUNT).unwrap()),
         state: InstanceState::from_ec2(&found.state),
         tags: found.tags,
-        keeper: found
-            .managed_by
-            .map_or(Keeper::Owner, |service| Keeper::Service(Some(service))),
+        keeper: found.managed_by.map_or(Keeper::Owner, |service| Keeper::Service(Some(service))),
     }
 }
 
@@ -132,9 +124,8 @@ fn profile(found: world::Profile) -> Profile {
     Profile {
         arn: ProfileArn::parse(&found.arn()).unwrap(),
         id: ProfileId::parse(&found.id).unwrap(),
-        role: found.role.map(|role| Role {
-            trust_policy: Some(role.trust_policy()),
-            name: role.name,
-        }),
+        role: found
+            .role
+            .map(|role| Role { trust_policy: Some(role.trust_policy()), name: role.name }),
     }
 }

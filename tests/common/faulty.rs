@@ -22,15 +22,15 @@ pub enum Fault {
 #[derive(Clone)]
 pub struct Faulty<C> {
     cloud: C,
-    plan: Arc<Mutex<Vec<(Operation, Option<Fault>)>>>,
+    plan: Arc<Mutex<Plan>>,
 }
+
+/// The fate of calls to come: a fault, or none.
+type Plan = Vec<(Operation, Option<Fault>)>;
 
 impl<C> Faulty<C> {
     pub fn of(cloud: C) -> Self {
-        Self {
-            cloud,
-            plan: Arc::default(),
-        }
+        Self { cloud, plan: Arc::default() }
     }
 
     /// The next such call fails.
@@ -60,20 +60,12 @@ impl<C> Faulty<C> {
     ) -> Result<T, CloudError> {
         match self.next_fault(operation) {
             None => call.await,
-            Some(Fault::Fails(kind)) => Err(CloudError::new(
-                operation,
-                kind,
-                None,
-                "planned by the test",
-            )),
+            Some(Fault::Fails(kind)) => {
+                Err(CloudError::new(operation, kind, None, "planned by the test"))
+            }
             Some(Fault::AnswerIsLost) => {
                 let _ = call.await;
-                Err(CloudError::new(
-                    operation,
-                    ErrorKind::Transient,
-                    None,
-                    "connection reset",
-                ))
+                Err(CloudError::new(operation, ErrorKind::Transient, None, "connection reset"))
             }
             Some(Fault::Hangs) => std::future::pending().await,
         }
@@ -90,38 +82,30 @@ impl<C: Cloud + Clone> Clouds for Faulty<C> {
 
 impl<C: Cloud> Cloud for Faulty<C> {
     async fn instances(&self, ids: &[InstanceId]) -> Result<Vec<Instance>, CloudError> {
-        self.through(Operation::DescribeInstances, self.cloud.instances(ids))
-            .await
+        self.through(Operation::DescribeInstances, self.cloud.instances(ids)).await
     }
 
     async fn associations(&self, ids: &[InstanceId]) -> Result<Vec<Association>, CloudError> {
         let call = self.cloud.associations(ids);
-        self.through(Operation::DescribeIamInstanceProfileAssociations, call)
-            .await
+        self.through(Operation::DescribeIamInstanceProfileAssociations, call).await
     }
 
     async fn profile(&self, name: &ProfileName) -> Result<Option<Profile>, CloudError> {
-        self.through(Operation::GetInstanceProfile, self.cloud.profile(name))
-            .await
+        self.through(Operation::GetInstanceProfile, self.cloud.profile(name)).await
     }
 
     async fn associate(&self, instance: &InstanceId, arn: &str) -> Result<(), CloudError> {
-        self.through(
-            Operation::AssociateIamInstanceProfile,
-            self.cloud.associate(instance, arn),
-        )
-        .await
+        self.through(Operation::AssociateIamInstanceProfile, self.cloud.associate(instance, arn))
+            .await
     }
 
     async fn replace(&self, association: &AssociationId, arn: &str) -> Result<(), CloudError> {
         let call = self.cloud.replace(association, arn);
-        self.through(Operation::ReplaceIamInstanceProfileAssociation, call)
-            .await
+        self.through(Operation::ReplaceIamInstanceProfileAssociation, call).await
     }
 
     async fn disassociate(&self, association: &AssociationId) -> Result<(), CloudError> {
         let call = self.cloud.disassociate(association);
-        self.through(Operation::DisassociateIamInstanceProfile, call)
-            .await
+        self.through(Operation::DisassociateIamInstanceProfile, call).await
     }
 }

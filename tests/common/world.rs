@@ -50,7 +50,7 @@ pub struct Instance {
     pub unseen_for: u32,
     /// Reads that show it without its tags.
     pub untagged_for: u32,
-    /// What DescribeInstances shows as its profile: stale while an association settles.
+    /// What `DescribeInstances` shows as its profile: stale while an association settles.
     pub shown_profile: Option<(String, String)>,
 }
 
@@ -84,10 +84,7 @@ pub struct Role {
 
 impl Profile {
     pub fn arn(&self) -> String {
-        format!(
-            "arn:aws:iam::{ACCOUNT}:instance-profile{}{}",
-            self.path, self.name
-        )
+        format!("arn:aws:iam::{ACCOUNT}:instance-profile{}{}", self.path, self.name)
     }
 }
 
@@ -151,21 +148,10 @@ impl World {
 
     pub fn make_profile(&mut self, path: &str, name: &str, trusts: Option<&str>) {
         let id = format!("AIPA{:012}", self.next());
-        let role = trusts.map(|service| Role {
-            name: format!("{name}-role"),
-            trusts: service.to_owned(),
-        });
+        let role =
+            trusts.map(|service| Role { name: format!("{name}-role"), trusts: service.to_owned() });
         let (name, path) = (name.to_owned(), path.to_owned());
-        self.profiles.insert(
-            name.clone(),
-            Profile {
-                name,
-                path,
-                id,
-                role,
-                unknown_to_ec2: false,
-            },
-        );
+        self.profiles.insert(name.clone(), Profile { name, path, id, role, unknown_to_ec2: false });
     }
 
     /// An instance in any state, with the tag `InstanceProfile` and a settled association where given.
@@ -176,10 +162,8 @@ impl World {
         tag: Option<&str>,
         attached: Option<&str>,
     ) -> Self {
-        let tags = tag
-            .iter()
-            .map(|value| ("InstanceProfile".to_owned(), (*value).to_owned()))
-            .collect();
+        let tags =
+            tag.iter().map(|value| ("InstanceProfile".to_owned(), (*value).to_owned())).collect();
         let instance = Instance {
             id: id.to_owned(),
             state: state.to_owned(),
@@ -275,10 +259,7 @@ impl World {
 
     fn new_row(&mut self, id: &str, name: &str, state: &str) -> Association {
         let number = self.next();
-        let profile = self
-            .profiles
-            .get(name)
-            .unwrap_or_else(|| panic!("no profile {name}"));
+        let profile = self.profiles.get(name).unwrap_or_else(|| panic!("no profile {name}"));
         Association {
             id: format!("iip-assoc-{number:017x}"),
             instance: id.to_owned(),
@@ -320,14 +301,10 @@ impl World {
     /// Lets time have its effect: on a stopped instance an association stays `associating`.
     fn settle(&mut self) {
         let is_up = |instances: &BTreeMap<String, Instance>, id: &str| {
-            instances
-                .get(id)
-                .is_some_and(|instance| instance.state == "running")
+            instances.get(id).is_some_and(|instance| instance.state == "running")
         };
         let gone = |instances: &BTreeMap<String, Instance>, id: &str| {
-            instances
-                .get(id)
-                .is_none_or(|instance| instance.state == "terminated")
+            instances.get(id).is_none_or(|instance| instance.state == "terminated")
         };
         let instances = &mut self.instances;
         self.associations.retain(|row| {
@@ -369,23 +346,14 @@ impl World {
     /// `DescribeIamInstanceProfileAssociations` by the filter `instance-id`.
     pub fn describe_associations(&mut self, ids: &[String]) -> Result<Vec<Association>, AwsError> {
         self.begin(Call::DescribeAssociations)?;
-        Ok(self
-            .associations
-            .iter()
-            .filter(|row| ids.contains(&row.instance))
-            .cloned()
-            .collect())
+        Ok(self.associations.iter().filter(|row| ids.contains(&row.instance)).cloned().collect())
     }
 
     /// `GetInstanceProfile`.
     pub fn get_instance_profile(&mut self, name: &str) -> Result<Profile, AwsError> {
         self.begin(Call::GetInstanceProfile)?;
         self.profiles.get(name).cloned().ok_or_else(|| {
-            error(
-                404,
-                "NoSuchEntity",
-                &format!("Instance Profile {name} cannot be found."),
-            )
+            error(404, "NoSuchEntity", &format!("Instance Profile {name} cannot be found."))
         })
     }
 
@@ -393,10 +361,7 @@ impl World {
     pub fn associate(&mut self, id: &str, arn: &str) -> Result<Association, AwsError> {
         self.begin(Call::Associate)?;
         let name = self.known_to_ec2(arn)?;
-        let Some(instance) = self
-            .instances
-            .get(id)
-            .filter(|instance| instance.unseen_for == 0)
+        let Some(instance) = self.instances.get(id).filter(|instance| instance.unseen_for == 0)
         else {
             return Err(error(
                 400,
@@ -415,10 +380,7 @@ impl World {
         }
         let row = self.new_row(id, &name, "associating");
         self.associations.push(row.clone());
-        self.writes.push(Write::Associated {
-            instance: id.to_owned(),
-            profile: name,
-        });
+        self.writes.push(Write::Associated { instance: id.to_owned(), profile: name });
         Ok(row)
     }
 
@@ -427,29 +389,20 @@ impl World {
         self.begin(Call::Replace)?;
         let name = self.known_to_ec2(arn)?;
         let old = self.row(association)?.clone();
-        let running = self
-            .instances
-            .get(&old.instance)
-            .is_some_and(|instance| instance.state == "running");
+        let running =
+            self.instances.get(&old.instance).is_some_and(|instance| instance.state == "running");
         if !running || old.state == "disassociating" {
             let message = format!("The association {association} is not the active association");
             return Err(error(400, "IncorrectState", &message));
         }
-        self.writes.push(Write::Replaced {
-            instance: old.instance.clone(),
-            profile: name.clone(),
-        });
+        self.writes.push(Write::Replaced { instance: old.instance.clone(), profile: name.clone() });
         if old.arn == arn
             && !(self.replace_mends_recreated && old.profile_id != self.profiles[&name].id)
         {
             return Ok(old);
         }
         let now = Instant::now();
-        for row in self
-            .associations
-            .iter_mut()
-            .filter(|row| row.id == association)
-        {
+        for row in self.associations.iter_mut().filter(|row| row.id == association) {
             "disassociating".clone_into(&mut row.state);
             row.since = now;
         }
@@ -464,26 +417,18 @@ impl World {
         let mut row = self.row(association)?.clone();
         let name = row.arn.rsplit('/').next().unwrap_or_default().to_owned();
         if row.state != "disassociating" {
-            self.writes.push(Write::Disassociated {
-                instance: row.instance.clone(),
-                profile: name,
-            });
+            self.writes
+                .push(Write::Disassociated { instance: row.instance.clone(), profile: name });
         }
-        let stopped = self
-            .instances
-            .get(&row.instance)
-            .is_some_and(|instance| instance.state == "stopped");
+        let stopped =
+            self.instances.get(&row.instance).is_some_and(|instance| instance.state == "stopped");
         if stopped {
             self.associations.retain(|other| other.id != association);
             self.instance_mut(&row.instance).shown_profile = None;
             "disassociated".clone_into(&mut row.state);
         } else {
             let now = Instant::now();
-            for live in self
-                .associations
-                .iter_mut()
-                .filter(|live| live.id == association)
-            {
+            for live in self.associations.iter_mut().filter(|live| live.id == association) {
                 "disassociating".clone_into(&mut live.state);
                 live.since = now;
             }
@@ -493,20 +438,15 @@ impl World {
     }
 
     fn row(&self, association: &str) -> Result<&Association, AwsError> {
-        self.associations
-            .iter()
-            .find(|row| row.id == association)
-            .ok_or_else(|| {
-                let message = format!("An invalid association-id of '{association}' was given");
-                error(400, "InvalidAssociationID.NotFound", &message)
-            })
+        self.associations.iter().find(|row| row.id == association).ok_or_else(|| {
+            let message = format!("An invalid association-id of '{association}' was given");
+            error(400, "InvalidAssociationID.NotFound", &message)
+        })
     }
 
     fn known_to_ec2(&self, arn: &str) -> Result<String, AwsError> {
-        let known = self
-            .profiles
-            .values()
-            .find(|profile| profile.arn() == arn && !profile.unknown_to_ec2);
+        let known =
+            self.profiles.values().find(|profile| profile.arn() == arn && !profile.unknown_to_ec2);
         known.map(|profile| profile.name.clone()).ok_or_else(|| {
             let message = format!(
                 "Value ({arn}) for parameter iamInstanceProfile.arn is invalid. Invalid IAM Instance Profile ARN"
@@ -517,9 +457,5 @@ impl World {
 }
 
 fn error(status: u16, code: &str, message: &str) -> AwsError {
-    AwsError {
-        status,
-        code: code.to_owned(),
-        message: message.to_owned(),
-    }
+    AwsError { status, code: code.to_owned(), message: message.to_owned() }
 }

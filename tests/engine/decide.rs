@@ -12,17 +12,12 @@ const ARN_OUTSIDE: &str = "arn:aws:iam::123456789012:instance-profile/x/web";
 const TRUSTING: &str = r#"{"Statement":{"Effect":"Allow","Principal":{"Service":"ec2.amazonaws.com"},"Action":"sts:AssumeRole"}}"#;
 
 fn policy() -> Policy {
-    Policy {
-        tag_key: "InstanceProfile".into(),
-        allowed: AllowList::parse("web,db,app/*").unwrap(),
-    }
+    Policy { tag_key: "InstanceProfile".into(), allowed: AllowList::parse("web,db,app/*").unwrap() }
 }
 
 fn facts(state: &str, tag: Option<&str>) -> InstanceFacts {
-    let tags: Tags = tag
-        .iter()
-        .map(|value| ("InstanceProfile".to_owned(), (*value).to_owned()))
-        .collect();
+    let tags: Tags =
+        tag.iter().map(|value| ("InstanceProfile".to_owned(), (*value).to_owned())).collect();
     let instance = Instance {
         id: InstanceId::parse("i-0123456789abcdef0").unwrap(),
         account: None,
@@ -30,10 +25,7 @@ fn facts(state: &str, tag: Option<&str>) -> InstanceFacts {
         tags,
         keeper: Keeper::Owner,
     };
-    InstanceFacts {
-        instance,
-        association: None,
-    }
+    InstanceFacts { instance, association: None }
 }
 
 fn having(mut facts: InstanceFacts, name: &str, id: &str, state: &str) -> InstanceFacts {
@@ -54,58 +46,37 @@ fn managed(mut facts: InstanceFacts) -> InstanceFacts {
 }
 
 fn arn(path_and_name: &str) -> ProfileArn {
-    ProfileArn::parse(&format!(
-        "arn:aws:iam::123456789012:instance-profile/{path_and_name}"
-    ))
-    .unwrap()
+    ProfileArn::parse(&format!("arn:aws:iam::123456789012:instance-profile/{path_and_name}"))
+        .unwrap()
 }
 
 fn profile(path_and_name: &str) -> Profile {
-    let role = Role {
-        name: "r".into(),
-        trust_policy: Some(TRUSTING.into()),
-    };
-    Profile {
-        arn: arn(path_and_name),
-        id: ProfileId::parse("AIPA1").unwrap(),
-        role: Some(role),
-    }
+    let role = Role { name: "r".into(), trust_policy: Some(TRUSTING.into()) };
+    Profile { arn: arn(path_and_name), id: ProfileId::parse("AIPA1").unwrap(), role: Some(role) }
 }
 
 /// What the reconciler does, without a cloud: decide, let IAM answer, decide again.
 fn decided(facts: &InstanceFacts, iam: Option<Profile>) -> Decision {
     let account = AccountId::parse("123456789012").unwrap();
     let region = Region::parse("us-east-1").unwrap();
-    let home = Home {
-        account: Some(&account),
-        region: &region,
-    };
+    let home = Home { account: Some(&account), region: &region };
     let requirement = policy().requirement(&facts.instance.tags, home);
-    match decide(&requirement, facts) {
-        Decision::LookUp(wanted) => decide(&policy().settle(&wanted, iam), facts),
-        decision => decision,
+    if let Decision::LookUp(wanted) = decide(&requirement, facts) {
+        return decide(&policy().settle(&wanted, iam), facts);
     }
+    decide(&requirement, facts)
 }
 
 #[test]
+#[expect(clippy::large_stack_arrays, reason = "the table is long, and read once")]
 fn every_row_of_the_table() {
     let web = || Some(profile("web"));
     let bare = |state| facts(state, Some("web"));
-    let no_role = || {
-        Some(Profile {
-            role: None,
-            ..profile("web")
-        })
-    };
+    let no_role = || Some(Profile { role: None, ..profile("web") });
     let not_ec2 = || {
-        let role = Role {
-            name: "r".into(),
-            trust_policy: Some(TRUSTING.replace("ec2.", "lambda.")),
-        };
-        Some(Profile {
-            role: Some(role),
-            ..profile("web")
-        })
+        let role =
+            Role { name: "r".into(), trust_policy: Some(TRUSTING.replace("ec2.", "lambda.")) };
+        Some(Profile { role: Some(role), ..profile("web") })
     };
     let tagged = |value| facts("running", Some(value));
     let other_account = "arn:aws:iam::111122223333:instance-profile/web";
@@ -116,12 +87,7 @@ fn every_row_of_the_table() {
     let moved = || Some(profile("secret/web"));
     for (row, code, facts, iam) in [
         (1, "unmanaged", facts("running", None), web()),
-        (
-            1,
-            "unmanaged",
-            having(facts("running", None), "web", "AIPA1", "associated"),
-            web(),
-        ),
+        (1, "unmanaged", having(facts("running", None), "web", "AIPA1", "associated"), web()),
         (1, "unmanaged", facts("terminated", None), web()),
         (2, "invalid-tag", tagged(""), web()),
         (2, "invalid-tag", tagged("a b"), web()),
@@ -133,24 +99,9 @@ fn every_row_of_the_table() {
         (2, "invalid-tag", tagged(other_partition), web()),
         (2, "invalid-tag", tagged(web_arn), moved()),
         (3, "not-allowed", tagged("admin"), admin()),
-        (
-            3,
-            "not-allowed",
-            tagged("arn:aws:iam::123456789012:instance-profile/x/web"),
-            web(),
-        ),
-        (
-            3,
-            "not-allowed",
-            having(tagged("admin"), "web", "AIPA1", "associated"),
-            admin(),
-        ),
-        (
-            3,
-            "not-allowed",
-            facts("terminated", Some(ARN_OUTSIDE)),
-            web(),
-        ),
+        (3, "not-allowed", tagged("arn:aws:iam::123456789012:instance-profile/x/web"), web()),
+        (3, "not-allowed", having(tagged("admin"), "web", "AIPA1", "associated"), admin()),
+        (3, "not-allowed", facts("terminated", Some(ARN_OUTSIDE)), web()),
         (3, "not-allowed", tagged("web"), moved()),
         (4, "gone", bare("terminated"), web()),
         (4, "gone", bare("shutting-down"), web()),
@@ -168,69 +119,19 @@ fn every_row_of_the_table() {
         (7, "bare", bare("running"), web()),
         (7, "bare", bare("stopped"), web()),
         (7, "bare", tagged(web_arn), web()),
-        (
-            8,
-            "right",
-            having(bare("running"), "web", "AIPA1", "associated"),
-            web(),
-        ),
-        (
-            8,
-            "right",
-            having(bare("running"), "web", "AIPA1", "associating"),
-            web(),
-        ),
-        (
-            8,
-            "right",
-            having(bare("stopped"), "web", "AIPA1", "associating"),
-            web(),
-        ),
-        (
-            9,
-            "other-profile",
-            having(bare("running"), "db", "AIPA2", "associated"),
-            web(),
-        ),
-        (
-            9,
-            "other-profile",
-            having(bare("running"), "app/web", "AIPA2", "associating"),
-            web(),
-        ),
-        (
-            10,
-            "other-profile",
-            having(bare("stopped"), "db", "AIPA2", "associated"),
-            web(),
-        ),
-        (
-            10,
-            "profile-recreated",
-            having(bare("stopped"), "web", "AIPA0", "associated"),
-            web(),
-        ),
-        (
-            11,
-            "profile-recreated",
-            having(bare("running"), "web", "AIPA0", "associated"),
-            web(),
-        ),
+        (8, "right", having(bare("running"), "web", "AIPA1", "associated"), web()),
+        (8, "right", having(bare("running"), "web", "AIPA1", "associating"), web()),
+        (8, "right", having(bare("stopped"), "web", "AIPA1", "associating"), web()),
+        (9, "other-profile", having(bare("running"), "db", "AIPA2", "associated"), web()),
+        (9, "other-profile", having(bare("running"), "app/web", "AIPA2", "associating"), web()),
+        (10, "other-profile", having(bare("stopped"), "db", "AIPA2", "associated"), web()),
+        (10, "profile-recreated", having(bare("stopped"), "web", "AIPA0", "associated"), web()),
+        (11, "profile-recreated", having(bare("running"), "web", "AIPA0", "associated"), web()),
         (12, "profile-unknown", bare("running"), None),
-        (
-            12,
-            "profile-unknown",
-            having(bare("stopped"), "db", "AIPA2", "associated"),
-            None,
-        ),
+        (12, "profile-unknown", having(bare("stopped"), "db", "AIPA2", "associated"), None),
         (13, "no-role", bare("running"), no_role()),
         (13, "role-does-not-trust-ec2", bare("stopped"), not_ec2()),
-        (
-            13,
-            "no-role",
-            having(bare("running"), "web", "AIPA1", "associated"),
-            no_role(),
-        ),
+        (13, "no-role", having(bare("running"), "web", "AIPA1", "associated"), no_role()),
     ] {
         let decision = decided(&facts, iam);
         assert_eq!(
@@ -243,24 +144,15 @@ fn every_row_of_the_table() {
 
 #[test]
 fn row_4_unseen_instances_are_waited_for_and_then_given_up() {
-    assert_eq!(
-        decide_unseen(Patience::Fresh).reason_code(),
-        "instance-unseen"
-    );
-    assert_eq!(
-        decide_unseen(Patience::Exhausted).reason_code(),
-        "never-seen"
-    );
+    assert_eq!(decide_unseen(Patience::Fresh).reason_code(), "instance-unseen");
+    assert_eq!(decide_unseen(Patience::Exhausted).reason_code(), "never-seen");
     assert_eq!(decide_unseen(Patience::Exhausted).row(), Some(4));
 }
 
 #[test]
 fn a_name_is_resolved_before_it_is_matched() {
     let facts = facts("running", Some("web-prod"));
-    assert_eq!(
-        decided(&facts, Some(profile("app/web-prod"))).row(),
-        Some(7)
-    );
+    assert_eq!(decided(&facts, Some(profile("app/web-prod"))).row(), Some(7));
     assert_eq!(decided(&facts, Some(profile("web-prod"))).row(), Some(3));
 }
 
@@ -285,42 +177,24 @@ fn the_association_in_force_is_the_newest_that_is_not_on_its_way_out() {
     assert_eq!(in_force(vec![]), None);
     assert_eq!(in_force(vec![row("old", "disassociating", 2)]), None);
     assert_eq!(
-        in_force(vec![
-            row("old", "disassociating", 2),
-            row("new", "associating", 2)
-        ]),
+        in_force(vec![row("old", "disassociating", 2), row("new", "associating", 2)]),
         Some("new".into())
     );
     assert_eq!(
-        in_force(vec![
-            row("new", "associating", 2),
-            row("old", "associated", 1)
-        ]),
+        in_force(vec![row("new", "associating", 2), row("old", "associated", 1)]),
         Some("new".into())
     );
-    assert_eq!(
-        in_force(vec![row("odd", "no-such-state", 1)]),
-        Some("odd".into())
-    );
+    assert_eq!(in_force(vec![row("odd", "no-such-state", 1)]), Some("odd".into()));
 }
 
 #[test]
 fn an_unsettled_requirement_is_looked_up_only_where_a_profile_could_be_attached() {
     let requirement = |facts: &InstanceFacts| {
         let region = Region::parse("us-east-1").unwrap();
-        policy().requirement(
-            &facts.instance.tags,
-            Home {
-                account: None,
-                region: &region,
-            },
-        )
+        policy().requirement(&facts.instance.tags, Home { account: None, region: &region })
     };
-    for (state, expected) in [
-        ("running", "look-up"),
-        ("pending", "wait"),
-        ("terminated", "leave"),
-    ] {
+    for (state, expected) in [("running", "look-up"), ("pending", "wait"), ("terminated", "leave")]
+    {
         let facts = facts(state, Some("web"));
         assert!(matches!(requirement(&facts), Requirement::Named(_)));
         assert_eq!(decide(&requirement(&facts), &facts).word(), expected);

@@ -13,20 +13,12 @@ fn read(json: &str) -> Result<Payload, String> {
         region: Some(Region::parse("us-east-1").unwrap()),
     };
     let reads_tag = |key: &str| key == "InstanceProfile";
-    let reader = Reader {
-        caller: &caller,
-        reads_tag: &reads_tag,
-    };
+    let reader = Reader { caller: &caller, reads_tag: &reads_tag };
     reader.read(json).map_err(|malformed| malformed.to_string())
 }
 
 fn sample(name: &str) -> String {
-    fs::read_to_string(
-        Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("events")
-            .join(name),
-    )
-    .unwrap()
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("events").join(name)).unwrap()
 }
 
 fn sample_with(name: &str, change: impl Fn(&mut Value)) -> String {
@@ -44,15 +36,8 @@ fn summary(reading: &Reading) -> String {
                 .iter()
                 .map(|target| {
                     let instance = &target.instance;
-                    let account = instance
-                        .account
-                        .as_ref()
-                        .map_or("?", |account| account.as_str());
-                    let announced = if target.tag_announced {
-                        " with its tag"
-                    } else {
-                        ""
-                    };
+                    let account = instance.account.as_ref().map_or("?", |account| account.as_str());
+                    let announced = if target.tag_announced { " with its tag" } else { "" };
                     format!("{account}/{}/{}{announced}", instance.region, instance.id)
                 })
                 .collect();
@@ -84,10 +69,8 @@ fn every_sample_event() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     names.sort();
-    let readings: Vec<String> = names
-        .iter()
-        .map(|name| format!("{name}\n{}\n", read_summary(&sample(name))))
-        .collect();
+    let readings: Vec<String> =
+        names.iter().map(|name| format!("{name}\n{}\n", read_summary(&sample(name)))).collect();
     insta::assert_snapshot!(readings.join("\n"));
 }
 
@@ -135,7 +118,7 @@ fn an_event_of_a_known_kind_that_cannot_be_read_is_an_error() {
         state(&|event| event["region"] = json!("")),
         tag(&|event| event["resources"] = json!([])),
         tag(&|event| {
-            event["resources"] = json!(["arn:aws:ec2:us-east-1:123456789012:volume/vol-1"])
+            event["resources"] = json!(["arn:aws:ec2:us-east-1:123456789012:volume/vol-1"]);
         }),
         tag(&|event| event["detail"]["changed-tag-keys"] = json!("InstanceProfile")),
         tag(&|event| event["detail"]["service"] = json!(null)),
@@ -156,31 +139,22 @@ fn events_of_other_kinds_are_ignored_whatever_their_shape() {
             json!({ "source": source, "detail-type": detail_type, "time": "never", "detail": 1 });
         assert!(matches!(
             read(&event.to_string()),
-            Ok(Payload::Single(Reading::Ignored(
-                Ignored::OtherEvent { .. }
-            )))
+            Ok(Payload::Single(Reading::Ignored(Ignored::OtherEvent { .. })))
         ));
     }
     let volume = sample_with("tags-changed.json", |event| {
-        event["detail"]["resource-type"] = json!("volume")
+        event["detail"]["resource-type"] = json!("volume");
     });
     assert!(matches!(
         read(&volume),
-        Ok(Payload::Single(Reading::Ignored(
-            Ignored::OtherResource { .. }
-        )))
+        Ok(Payload::Single(Reading::Ignored(Ignored::OtherResource { .. })))
     ));
 }
 
 #[test]
 fn a_deleted_tag_stands_only_among_the_changed_keys_and_still_wakes_us() {
-    let deleted = sample_with("tags-changed.json", |event| {
-        event["detail"]["tags"] = json!({})
-    });
-    assert_eq!(
-        read_summary(&deleted),
-        "TagChange: 123456789012/us-east-1/i-0123456789abcdef0"
-    );
+    let deleted = sample_with("tags-changed.json", |event| event["detail"]["tags"] = json!({}));
+    assert_eq!(read_summary(&deleted), "TagChange: 123456789012/us-east-1/i-0123456789abcdef0");
 }
 
 #[test]
@@ -202,13 +176,7 @@ fn messages_are_read_each_on_its_own() {
     ] });
     insta::assert_snapshot!(read_summary(&batch.to_string()));
     let nameless = json!({ "Records": [{ "body": "{}" }] }).to_string();
-    assert_eq!(
-        read_summary(&nameless),
-        "malformed: the SQS message has no messageId"
-    );
+    assert_eq!(read_summary(&nameless), "malformed: the SQS message has no messageId");
     let bucket = json!({ "Records": [{ "eventSource": "aws:s3" }] }).to_string();
-    assert_eq!(
-        read_summary(&bucket),
-        "ignored: records from \"aws:s3\" are not for this function"
-    );
+    assert_eq!(read_summary(&bucket), "ignored: records from \"aws:s3\" are not for this function");
 }

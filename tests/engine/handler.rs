@@ -24,9 +24,7 @@ async fn invoke<C: Clouds>(clouds: C, mode: &str, payload: Value) -> Result<Valu
     let payload = RawValue::from_string(payload.to_string()).unwrap();
     let event = LambdaEvent::new(payload, Context::default());
     let answer = Handler::new(config.unwrap(), clouds).handle(event).await;
-    answer
-        .map(|answer| serde_json::to_value(answer).unwrap())
-        .map_err(Into::into)
+    answer.map(|answer| serde_json::to_value(answer).unwrap()).map_err(Into::into)
 }
 
 fn running(id: &str) -> Value {
@@ -55,10 +53,7 @@ fn batch(bodies: &[(&str, String)]) -> Value {
 
 fn failures(answer: &Value) -> Vec<&str> {
     let failures = answer["batchItemFailures"].as_array().unwrap();
-    failures
-        .iter()
-        .map(|failure| failure["itemIdentifier"].as_str().unwrap())
-        .collect()
+    failures.iter().map(|failure| failure["itemIdentifier"].as_str().unwrap()).collect()
 }
 
 fn world() -> World {
@@ -111,54 +106,26 @@ async fn a_direct_event_that_is_not_done_fails_with_stable_words_and_the_whole_c
 
 #[tokio::test(start_paused = true)]
 async fn a_person_sees_failures_as_rows() {
-    let cloud = Faulty::of(FakeCloud::of(world().running(ID, Some("web"), None))).failing(
-        Operation::AssociateIamInstanceProfile,
-        Fault::Fails(ErrorKind::Throttled),
-    );
-    let answer = invoke(cloud, "enforce", json!({ "instance-ids": [ID] }))
-        .await
-        .unwrap();
+    let cloud = Faulty::of(FakeCloud::of(world().running(ID, Some("web"), None)))
+        .failing(Operation::AssociateIamInstanceProfile, Fault::Fails(ErrorKind::Throttled));
+    let answer = invoke(cloud, "enforce", json!({ "instance-ids": [ID] })).await.unwrap();
     let row = &answer["instances"][0];
-    assert_eq!(
-        (&row["outcome"], &row["error"]["type"]),
-        (&json!("failed"), &json!("Throttled"))
-    );
+    assert_eq!((&row["outcome"], &row["error"]["type"]), (&json!("failed"), &json!("Throttled")));
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_read_is_an_error_and_what_is_foreign_is_not() {
     let cloud = FakeCloud::of(world());
-    for payload in [
-        json!(null),
-        json!([]),
-        json!({}),
-        json!({ "instance-ids": ["nonsense"] }),
-    ] {
+    for payload in [json!(null), json!([]), json!({}), json!({ "instance-ids": ["nonsense"] })] {
         let error = invoke(cloud.clone(), "enforce", payload).await.unwrap_err();
         assert_eq!(error.error_type, "MalformedEvent");
     }
     let foreign = json!({ "source": "aws.events", "detail-type": "Scheduled Event", "detail": {} });
     let answer = invoke(cloud.clone(), "enforce", foreign).await.unwrap();
-    assert!(
-        answer["ignored"]
-            .as_str()
-            .unwrap()
-            .contains("Scheduled Event")
-    );
-    let other_tag = invoke(cloud.clone(), "enforce", tagged(ID, "CostCenter"))
-        .await
-        .unwrap();
-    assert!(
-        other_tag["ignored"]
-            .as_str()
-            .unwrap()
-            .contains("CostCenter")
-    );
-    assert_eq!(
-        cloud.world().calls,
-        [],
-        "no API call for what is ignored or unreadable"
-    );
+    assert!(answer["ignored"].as_str().unwrap().contains("Scheduled Event"));
+    let other_tag = invoke(cloud.clone(), "enforce", tagged(ID, "CostCenter")).await.unwrap();
+    assert!(other_tag["ignored"].as_str().unwrap().contains("CostCenter"));
+    assert_eq!(cloud.world().calls, [], "no API call for what is ignored or unreadable");
 }
 
 #[tokio::test(start_paused = true)]
@@ -174,19 +141,13 @@ async fn a_batch_reports_only_the_messages_that_are_not_done() {
         ("good", running(ID).to_string()),
         ("same-instance", tagged(ID, "InstanceProfile").to_string()),
         ("broken", "{".to_owned()),
-        (
-            "foreign",
-            json!({ "source": "x", "detail-type": "y" }).to_string(),
-        ),
+        ("foreign", json!({ "source": "x", "detail-type": "y" }).to_string()),
         ("not-yet", running(OTHER).to_string()),
         ("unseen", running(unknown).to_string()),
         ("unseen-too", running(unknown).to_string()),
     ]);
     let answer = invoke(cloud.clone(), "enforce", payload).await.unwrap();
-    assert_eq!(
-        failures(&answer),
-        ["broken", "not-yet", "unseen", "unseen-too"]
-    );
+    assert_eq!(failures(&answer), ["broken", "not-yet", "unseen", "unseen-too"]);
     assert_eq!(
         cloud.world().writes.len(),
         1,
@@ -196,9 +157,7 @@ async fn a_batch_reports_only_the_messages_that_are_not_done() {
 
 #[tokio::test(start_paused = true)]
 async fn an_empty_batch_is_done() {
-    let answer = invoke(FakeCloud::of(world()), "enforce", json!({ "Records": [] }))
-        .await
-        .unwrap();
+    let answer = invoke(FakeCloud::of(world()), "enforce", json!({ "Records": [] })).await.unwrap();
     assert_eq!(failures(&answer), Vec::<&str>::new());
 }
 
@@ -211,14 +170,10 @@ async fn unseen_instances_are_gone_once_every_message_about_them_is_old() {
         })
     };
     let old = json!({ "Records": [message("old", "3")] });
-    let answer = invoke(FakeCloud::of(world()), "enforce", old)
-        .await
-        .unwrap();
+    let answer = invoke(FakeCloud::of(world()), "enforce", old).await.unwrap();
     assert_eq!(failures(&answer), Vec::<&str>::new());
     let mixed = json!({ "Records": [message("old", "3"), message("new", "1")] });
-    let answer = invoke(FakeCloud::of(world()), "enforce", mixed)
-        .await
-        .unwrap();
+    let answer = invoke(FakeCloud::of(world()), "enforce", mixed).await.unwrap();
     assert_eq!(failures(&answer), ["old", "new"]);
 }
 
@@ -230,10 +185,8 @@ async fn a_batch_ends_with_its_unfinished_messages_when_time_runs_out() {
         Some("web"),
     ));
     let faulty = Faulty::of(cloud).failing(Operation::AssociateIamInstanceProfile, Fault::Hangs);
-    let payload = batch(&[
-        ("hangs", running(ID).to_string()),
-        ("right", running(OTHER).to_string()),
-    ]);
+    let payload =
+        batch(&[("hangs", running(ID).to_string()), ("right", running(OTHER).to_string())]);
     let answer = invoke(faulty, "enforce", payload).await.unwrap();
     assert_eq!(failures(&answer), ["hangs"]);
 }

@@ -1,5 +1,7 @@
 //! The engine without a network: pure rooms by table, reconciliation and handler over a modelled world.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 #[path = "../common/mod.rs"]
 mod common;
 

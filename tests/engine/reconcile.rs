@@ -21,44 +21,23 @@ pub const ID: &str = "i-0123456789abcdef0";
 const OTHER: &str = "i-0fedcba9876543210";
 
 pub fn policy() -> Policy {
-    Policy {
-        tag_key: "InstanceProfile".into(),
-        allowed: AllowList::parse("web,db,app/*").unwrap(),
-    }
+    Policy { tag_key: "InstanceProfile".into(), allowed: AllowList::parse("web,db,app/*").unwrap() }
 }
 
 pub fn job(id: &str) -> Job {
     let region = Region::parse("us-east-1").unwrap();
-    let instance = InstanceRef {
-        account: None,
-        region,
-        id: InstanceId::parse(id).unwrap(),
-    };
-    Job {
-        instance,
-        tag_announced: false,
-        patience: Patience::Fresh,
-        mode: Mode::Enforce,
-    }
+    let instance = InstanceRef { account: None, region, id: InstanceId::parse(id).unwrap() };
+    Job { instance, tag_announced: false, patience: Patience::Fresh, mode: Mode::Enforce }
 }
 
 async fn run_within<C: Cloud>(cloud: &C, jobs: Vec<Job>, time: Duration) -> Vec<InstanceReport> {
     let (profiles, policy) = (Profiles::default(), policy());
     let deadline = Instant::now() + time;
-    Reconciler {
-        cloud,
-        profiles: &profiles,
-        policy: &policy,
-        deadline,
-    }
-    .run(jobs)
-    .await
+    Reconciler { cloud, profiles: &profiles, policy: &policy, deadline }.run(jobs).await
 }
 
 async fn run_job<C: Cloud>(cloud: &C, job: Job) -> InstanceReport {
-    run_within(cloud, vec![job], Duration::from_secs(60))
-        .await
-        .remove(0)
+    run_within(cloud, vec![job], Duration::from_mins(1)).await.remove(0)
 }
 
 async fn run<C: Cloud>(cloud: &C) -> InstanceReport {
@@ -69,40 +48,26 @@ async fn run<C: Cloud>(cloud: &C) -> InstanceReport {
 fn ending(report: &InstanceReport) -> String {
     match &report.result {
         Ok(outcome) => outcome.word().to_owned(),
-        Err(failure) => format!(
-            "{} {}",
-            failure.error_type(),
-            report.disposition().unwrap().word()
-        ),
+        Err(failure) => {
+            format!("{} {}", failure.error_type(), report.disposition().unwrap().word())
+        }
     }
 }
 
 fn world() -> World {
-    World::new()
-        .profile("web")
-        .profile("db")
-        .profile_at("/app/", "api")
+    World::new().profile("web").profile("db").profile_at("/app/", "api")
 }
 
 fn associated(profile: &str) -> Write {
-    Write::Associated {
-        instance: ID.into(),
-        profile: profile.into(),
-    }
+    Write::Associated { instance: ID.into(), profile: profile.into() }
 }
 
 fn replaced(profile: &str) -> Write {
-    Write::Replaced {
-        instance: ID.into(),
-        profile: profile.into(),
-    }
+    Write::Replaced { instance: ID.into(), profile: profile.into() }
 }
 
 fn disassociated(profile: &str) -> Write {
-    Write::Disassociated {
-        instance: ID.into(),
-        profile: profile.into(),
-    }
+    Write::Disassociated { instance: ID.into(), profile: profile.into() }
 }
 
 #[tokio::test(start_paused = true)]
@@ -126,18 +91,8 @@ async fn each_situation_ends_as_it_should_with_only_the_writes_it_needs() {
             Some("api"),
             vec![associated("api")],
         ),
-        (
-            world().running(ID, Some("web"), Some("web")),
-            "kept",
-            Some("web"),
-            vec![],
-        ),
-        (
-            world().stopped(ID, Some("web"), Some("web")),
-            "kept",
-            Some("web"),
-            vec![],
-        ),
+        (world().running(ID, Some("web"), Some("web")), "kept", Some("web"), vec![]),
+        (world().stopped(ID, Some("web"), Some("web")), "kept", Some("web"), vec![]),
         (
             world().running(ID, Some("web"), Some("db")),
             "replaced",
@@ -150,70 +105,22 @@ async fn each_situation_ends_as_it_should_with_only_the_writes_it_needs() {
             Some("web"),
             vec![disassociated("db"), associated("web")],
         ),
+        (world().running(ID, None, Some("db")), "left", Some("db"), vec![]),
+        (world().running(ID, Some(""), Some("db")), "left", Some("db"), vec![]),
         (
-            world().running(ID, None, Some("db")),
+            world().profile("admin").running(ID, Some("admin"), Some("db")),
             "left",
             Some("db"),
             vec![],
         ),
+        (world().profile_at("/x/", "web").running(ID, Some("web"), None), "left", None, vec![]),
+        (world().instance(ID, "pending", Some("web"), None), "waiting", None, vec![]),
+        (world().instance(ID, "stopping", Some("web"), Some("db")), "waiting", Some("db"), vec![]),
+        (world().instance(ID, "terminated", Some("web"), None), "left", None, vec![]),
+        (world().running(ID, Some("web"), None).managed_by(ID, "eks"), "left", None, vec![]),
+        (world().profile_without_role("web").running(ID, Some("web"), None), "left", None, vec![]),
         (
-            world().running(ID, Some(""), Some("db")),
-            "left",
-            Some("db"),
-            vec![],
-        ),
-        (
-            world()
-                .profile("admin")
-                .running(ID, Some("admin"), Some("db")),
-            "left",
-            Some("db"),
-            vec![],
-        ),
-        (
-            world()
-                .profile_at("/x/", "web")
-                .running(ID, Some("web"), None),
-            "left",
-            None,
-            vec![],
-        ),
-        (
-            world().instance(ID, "pending", Some("web"), None),
-            "waiting",
-            None,
-            vec![],
-        ),
-        (
-            world().instance(ID, "stopping", Some("web"), Some("db")),
-            "waiting",
-            Some("db"),
-            vec![],
-        ),
-        (
-            world().instance(ID, "terminated", Some("web"), None),
-            "left",
-            None,
-            vec![],
-        ),
-        (
-            world().running(ID, Some("web"), None).managed_by(ID, "eks"),
-            "left",
-            None,
-            vec![],
-        ),
-        (
-            world()
-                .profile_without_role("web")
-                .running(ID, Some("web"), None),
-            "left",
-            None,
-            vec![],
-        ),
-        (
-            world()
-                .profile_trusting("web", "lambda.amazonaws.com")
-                .running(ID, Some("web"), None),
+            world().profile_trusting("web", "lambda.amazonaws.com").running(ID, Some("web"), None),
             "left",
             None,
             vec![],
@@ -222,11 +129,7 @@ async fn each_situation_ends_as_it_should_with_only_the_writes_it_needs() {
         let cloud = FakeCloud::of(world);
         let report = run(&cloud).await;
         assert_eq!(ending(&report), expected, "{report:?}");
-        assert_eq!(
-            cloud.world().attached_to(ID).as_deref(),
-            attached,
-            "{report:?}"
-        );
+        assert_eq!(cloud.world().attached_to(ID).as_deref(), attached, "{report:?}");
         assert_eq!(cloud.world().writes, writes, "{report:?}");
     }
 }
@@ -251,14 +154,7 @@ async fn a_dry_run_decides_and_writes_nothing() {
     for state in ["running", "stopped"] {
         for attached in [None, Some("db")] {
             let cloud = FakeCloud::of(world().instance(ID, state, Some("web"), attached));
-            let report = run_job(
-                &cloud,
-                Job {
-                    mode: Mode::DryRun,
-                    ..job(ID)
-                },
-            )
-            .await;
+            let report = run_job(&cloud, Job { mode: Mode::DryRun, ..job(ID) }).await;
             assert_eq!(ending(&report), "planned");
             assert_eq!(cloud.world().writes, []);
         }
@@ -268,20 +164,9 @@ async fn a_dry_run_decides_and_writes_nothing() {
 #[tokio::test(start_paused = true)]
 async fn names_that_no_pattern_could_allow_cost_no_question_to_iam() {
     let cloud = FakeCloud::of(World::new().running(ID, Some("admin"), None));
-    let narrow = Policy {
-        allowed: AllowList::parse("web,app/web-?").unwrap(),
-        ..policy()
-    };
-    let (profiles, deadline) = (
-        Profiles::default(),
-        Instant::now() + Duration::from_secs(60),
-    );
-    let reconciler = Reconciler {
-        cloud: &cloud,
-        profiles: &profiles,
-        policy: &narrow,
-        deadline,
-    };
+    let narrow = Policy { allowed: AllowList::parse("web,app/web-?").unwrap(), ..policy() };
+    let (profiles, deadline) = (Profiles::default(), Instant::now() + Duration::from_mins(1));
+    let reconciler = Reconciler { cloud: &cloud, profiles: &profiles, policy: &narrow, deadline };
     let report = reconciler.run(vec![job(ID)]).await.remove(0);
     assert_eq!(report.decision.unwrap().row(), Some(3));
     assert!(!cloud.world().calls.contains(&Call::GetInstanceProfile));
@@ -292,21 +177,11 @@ async fn a_profile_that_iam_may_not_show_is_not_allowed_unless_it_should_be_read
     let denied = "iam:GetInstanceProfile on resource: instance profile x";
     let hidden = world().profile("secret").running(ID, Some("secret"), None);
     let cloud = FakeCloud::of(hidden.denying(Call::GetInstanceProfile, denied));
-    assert_eq!(
-        run(&cloud).await.decision.unwrap().row(),
-        Some(3),
-        "app/* could have matched"
-    );
+    assert_eq!(run(&cloud).await.decision.unwrap().row(), Some(3), "app/* could have matched");
     let cloud = FakeCloud::of(
-        world()
-            .running(ID, Some("web"), None)
-            .denying(Call::GetInstanceProfile, denied),
+        world().running(ID, Some("web"), None).denying(Call::GetInstanceProfile, denied),
     );
-    assert_eq!(
-        ending(&run(&cloud).await),
-        "Denied give-up",
-        "the role should be able to read web"
-    );
+    assert_eq!(ending(&run(&cloud).await), "Denied give-up", "the role should be able to read web");
 }
 
 #[tokio::test(start_paused = true)]
@@ -343,9 +218,7 @@ async fn when_the_world_moves_between_look_and_act_another_look_decides() {
         (
             world()
                 .running(ID, Some("web"), Some("db"))
-                .before(Call::Replace, |world| {
-                    world.instance_mut(ID).state = "stopped".into()
-                }),
+                .before(Call::Replace, |world| world.instance_mut(ID).state = "stopped".into()),
             "swapped",
             "web",
         ),
@@ -366,9 +239,7 @@ async fn when_the_world_moves_between_look_and_act_another_look_decides() {
         (
             world()
                 .running(ID, Some("web"), None)
-                .before(Call::Associate, |world| {
-                    world.instance_mut(ID).state = "stopping".into()
-                }),
+                .before(Call::Associate, |world| world.instance_mut(ID).state = "stopping".into()),
             "waiting",
             "",
         ),
@@ -388,23 +259,14 @@ async fn a_world_that_never_holds_still_is_left_to_a_later_message() {
     }
     let cloud = FakeCloud::of(fidgety);
     assert_eq!(ending(&run(&cloud).await), "Conflict come-again");
-    let tries = cloud
-        .world()
-        .calls
-        .iter()
-        .filter(|call| **call == Call::Replace)
-        .count();
+    let tries = cloud.world().calls.iter().filter(|call| **call == Call::Replace).count();
     assert_eq!(tries, 4, "one decision and at most three more");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_write_whose_answer_was_lost_is_looked_for_before_it_is_sent_again() {
     for (world, operation, writes) in [
-        (
-            world().running(ID, Some("web"), None),
-            Operation::AssociateIamInstanceProfile,
-            1,
-        ),
+        (world().running(ID, Some("web"), None), Operation::AssociateIamInstanceProfile, 1),
         (
             world().running(ID, Some("web"), Some("db")),
             Operation::ReplaceIamInstanceProfileAssociation,
@@ -415,11 +277,7 @@ async fn a_write_whose_answer_was_lost_is_looked_for_before_it_is_sent_again() {
             Operation::DisassociateIamInstanceProfile,
             2,
         ),
-        (
-            world().stopped(ID, Some("web"), Some("db")),
-            Operation::AssociateIamInstanceProfile,
-            2,
-        ),
+        (world().stopped(ID, Some("web"), Some("db")), Operation::AssociateIamInstanceProfile, 2),
     ] {
         let cloud = FakeCloud::of(world);
         let report = run(&Faulty::of(cloud.clone()).failing(operation, Fault::AnswerIsLost)).await;
@@ -458,14 +316,8 @@ async fn a_swap_cut_short_by_the_deadline_puts_the_old_profile_back() {
 async fn a_swap_that_cannot_be_undone_is_said_and_healed_by_the_next_message() {
     let cloud = FakeCloud::of(world().stopped(ID, Some("web"), Some("db")));
     let faulty = Faulty::of(cloud.clone())
-        .failing(
-            Operation::AssociateIamInstanceProfile,
-            Fault::Fails(ErrorKind::Throttled),
-        )
-        .failing(
-            Operation::AssociateIamInstanceProfile,
-            Fault::Fails(denied()),
-        );
+        .failing(Operation::AssociateIamInstanceProfile, Fault::Fails(ErrorKind::Throttled))
+        .failing(Operation::AssociateIamInstanceProfile, Fault::Fails(denied()));
     assert_eq!(ending(&run(&faulty).await), "LeftBare come-again");
     assert_eq!(cloud.world().attached_to(ID), None);
     assert_eq!(ending(&run(&faulty).await), "associated");
@@ -474,19 +326,16 @@ async fn a_swap_that_cannot_be_undone_is_said_and_healed_by_the_next_message() {
 
 #[tokio::test(start_paused = true)]
 async fn a_tag_removed_in_the_middle_of_a_swap_strips_nothing() {
-    let moved = world()
-        .stopped(ID, Some("web"), Some("db"))
-        .before(Call::Associate, |world| {
-            world.instance_mut(ID).tags.clear();
-            world.instance_mut(ID).state = "stopping".into();
-        });
-    let cloud = FakeCloud::of(
-        moved
-            .before(Call::DescribeInstances, |_| ())
-            .before(Call::DescribeInstances, |world| {
-                world.instance_mut(ID).state = "stopped".into()
-            }),
-    );
+    let moved = world().stopped(ID, Some("web"), Some("db")).before(Call::Associate, |world| {
+        world.instance_mut(ID).tags.clear();
+        world.instance_mut(ID).state = "stopping".into();
+    });
+    let cloud = FakeCloud::of(moved.before(Call::DescribeInstances, |_| ()).before(
+        Call::DescribeInstances,
+        |world| {
+            world.instance_mut(ID).state = "stopped".into();
+        },
+    ));
     assert_eq!(ending(&run(&cloud).await), "left");
     assert_eq!(cloud.world().attached_to(ID).as_deref(), Some("db"));
 }
@@ -494,9 +343,7 @@ async fn a_tag_removed_in_the_middle_of_a_swap_strips_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_swap_is_not_begun_without_the_time_to_finish_it() {
     let cloud = FakeCloud::of(world().stopped(ID, Some("web"), Some("db")));
-    let report = run_within(&cloud, vec![job(ID)], Duration::from_secs(3))
-        .await
-        .remove(0);
+    let report = run_within(&cloud, vec![job(ID)], Duration::from_secs(3)).await.remove(0);
     assert_eq!(ending(&report), "OutOfTime come-again");
     assert_eq!(cloud.world().writes, []);
 }
@@ -517,17 +364,10 @@ async fn a_recreated_profile_is_replaced_once_and_the_result_is_reported() {
 async fn a_stale_answer_about_a_recreated_profile_undoes_nothing() {
     let cloud = FakeCloud::of(world().running(ID, Some("web"), None));
     let (profiles, policy) = (Profiles::default(), policy());
-    let deadline = Instant::now() + Duration::from_secs(60);
-    let reconciler = Reconciler {
-        cloud: &cloud,
-        profiles: &profiles,
-        policy: &policy,
-        deadline,
-    };
+    let deadline = Instant::now() + Duration::from_mins(1);
+    let reconciler = Reconciler { cloud: &cloud, profiles: &profiles, policy: &policy, deadline };
     reconciler.run(vec![job(ID)]).await;
-    cloud
-        .world()
-        .make_profile("/", "web", Some("ec2.amazonaws.com"));
+    cloud.world().make_profile("/", "web", Some("ec2.amazonaws.com"));
     cloud.world().attach(ID, "web");
     let report = reconciler.run(vec![job(ID)]).await.remove(0);
     assert_eq!(ending(&report), "kept");
@@ -540,10 +380,7 @@ async fn profiles_that_are_not_there_yet_come_again_and_then_need_a_person() {
     let report = run(&FakeCloud::of(unknown())).await;
     assert_eq!(ending(&report), "ProfileNotFound come-again");
     assert_eq!(report.decision.unwrap().row(), Some(12));
-    let exhausted = Job {
-        patience: Patience::Exhausted,
-        ..job(ID)
-    };
+    let exhausted = Job { patience: Patience::Exhausted, ..job(ID) };
     assert_eq!(
         ending(&run_job(&FakeCloud::of(unknown()), exhausted).await),
         "ProfileNotFound give-up"
@@ -556,33 +393,16 @@ async fn profiles_that_are_not_there_yet_come_again_and_then_need_a_person() {
 async fn an_instance_that_ec2_does_not_show_yet_is_looked_for_again() {
     let late = |reads| world().running(ID, Some("web"), None).unseen_for(ID, reads);
     assert_eq!(ending(&run(&FakeCloud::of(late(2))).await), "associated");
-    assert_eq!(
-        ending(&run(&FakeCloud::of(late(9))).await),
-        "InstanceNotFound come-again"
-    );
-    let exhausted = Job {
-        patience: Patience::Exhausted,
-        ..job(ID)
-    };
-    assert_eq!(
-        ending(&run_job(&FakeCloud::of(late(9)), exhausted).await),
-        "left"
-    );
+    assert_eq!(ending(&run(&FakeCloud::of(late(9))).await), "InstanceNotFound come-again");
+    let exhausted = Job { patience: Patience::Exhausted, ..job(ID) };
+    assert_eq!(ending(&run_job(&FakeCloud::of(late(9)), exhausted).await), "left");
 }
 
 #[tokio::test(start_paused = true)]
 async fn tags_that_an_event_showed_are_looked_for_again() {
-    let late = |reads| {
-        FakeCloud::of(
-            world()
-                .running(ID, Some("web"), None)
-                .untagged_for(ID, reads),
-        )
-    };
-    let announced = || Job {
-        tag_announced: true,
-        ..job(ID)
-    };
+    let late =
+        |reads| FakeCloud::of(world().running(ID, Some("web"), None).untagged_for(ID, reads));
+    let announced = || Job { tag_announced: true, ..job(ID) };
     assert_eq!(ending(&run_job(&late(2), announced()).await), "associated");
     assert_eq!(ending(&run_job(&late(9), announced()).await), "left");
     let cloud = late(1);
@@ -596,16 +416,13 @@ async fn tags_that_an_event_showed_are_looked_for_again() {
 
 #[tokio::test(start_paused = true)]
 async fn one_bad_instance_never_stops_the_others() {
-    let cloud = FakeCloud::of(world().running(ID, Some("web"), None).running(
-        OTHER,
-        Some("db"),
-        None,
-    ));
+    let cloud =
+        FakeCloud::of(world().running(ID, Some("web"), None).running(OTHER, Some("db"), None));
     let reject = || Fault::Fails(ErrorKind::Rejected);
     let faulty = Faulty::of(cloud.clone())
         .failing(Operation::DescribeInstances, reject())
         .failing(Operation::DescribeInstances, reject());
-    let reports = run_within(&faulty, vec![job(ID), job(OTHER)], Duration::from_secs(60)).await;
+    let reports = run_within(&faulty, vec![job(ID), job(OTHER)], Duration::from_mins(1)).await;
     let endings: Vec<_> = reports.iter().map(ending).collect();
     assert_eq!(endings, ["associated", "Rejected give-up"]);
     assert_eq!(cloud.world().writes, [associated("web")]);
@@ -614,37 +431,17 @@ async fn one_bad_instance_never_stops_the_others() {
 #[tokio::test(start_paused = true)]
 async fn each_failure_has_its_disposition() {
     for (operation, kind, expected) in [
-        (
-            Operation::DescribeInstances,
-            ErrorKind::Throttled,
-            "Throttled come-again",
-        ),
+        (Operation::DescribeInstances, ErrorKind::Throttled, "Throttled come-again"),
         (
             Operation::DescribeIamInstanceProfileAssociations,
             ErrorKind::Transient,
             "Transient come-again",
         ),
         (Operation::DescribeInstances, denied(), "Denied give-up"),
-        (
-            Operation::GetInstanceProfile,
-            ErrorKind::Throttled,
-            "Throttled come-again",
-        ),
-        (
-            Operation::AssociateIamInstanceProfile,
-            ErrorKind::Throttled,
-            "Throttled come-again",
-        ),
-        (
-            Operation::AssociateIamInstanceProfile,
-            denied(),
-            "Denied give-up",
-        ),
-        (
-            Operation::AssociateIamInstanceProfile,
-            ErrorKind::Rejected,
-            "Rejected give-up",
-        ),
+        (Operation::GetInstanceProfile, ErrorKind::Throttled, "Throttled come-again"),
+        (Operation::AssociateIamInstanceProfile, ErrorKind::Throttled, "Throttled come-again"),
+        (Operation::AssociateIamInstanceProfile, denied(), "Denied give-up"),
+        (Operation::AssociateIamInstanceProfile, ErrorKind::Rejected, "Rejected give-up"),
         (
             Operation::AssociateIamInstanceProfile,
             ErrorKind::ProfileNotFound,
@@ -696,20 +493,12 @@ async fn a_batch_costs_two_reads_and_asks_iam_once_a_profile() {
     }
     let cloud = FakeCloud::of(world);
     let jobs = ids.iter().map(|id| job(id)).collect();
-    let reports = run_within(&cloud, jobs, Duration::from_secs(60)).await;
+    let reports = run_within(&cloud, jobs, Duration::from_mins(1)).await;
     assert!(reports.iter().all(|report| ending(report) == "associated"));
-    let reads = cloud
-        .world()
-        .calls
-        .iter()
-        .filter(|call| **call != Call::Associate)
-        .count();
+    let reads = cloud.world().calls.iter().filter(|call| **call != Call::Associate).count();
     assert_eq!((reads, cloud.world().writes.len()), (3, 100));
 }
 
 fn denied() -> ErrorKind {
-    ErrorKind::Denied(MissingRight {
-        action: "iam:PassRole".into(),
-        resource: None,
-    })
+    ErrorKind::Denied(MissingRight { action: "iam:PassRole".into(), resource: None })
 }

@@ -24,15 +24,9 @@ fn forbidden(file: &str) -> &'static [&'static str] {
     ];
     match file {
         "model.rs" | "allow.rs" | "trust.rs" | "policy.rs" | "decide.rs" | "event.rs" => PURE,
-        "cloud/codes.rs" => &[
-            "aws_sdk_",
-            "aws_config",
-            "tokio",
-            "tracing",
-            "std::env",
-            "async ",
-            "crate::decide",
-        ],
+        "cloud/codes.rs" => {
+            &["aws_sdk_", "aws_config", "tokio", "tracing", "std::env", "async ", "crate::decide"]
+        }
         "cloud.rs" | "profiles.rs" => &[
             "aws_sdk_",
             "aws_config",
@@ -50,14 +44,7 @@ fn forbidden(file: &str) -> &'static [&'static str] {
             "crate::event",
             "crate::config",
         ],
-        "config.rs" => &[
-            "aws_sdk_",
-            "aws_config",
-            "tokio",
-            "std::env",
-            "crate::cloud",
-            "async ",
-        ],
+        "config.rs" => &["aws_sdk_", "aws_config", "tokio", "std::env", "crate::cloud", "async "],
         "reconcile.rs" | "report.rs" => &[
             "aws_sdk_",
             "aws_config",
@@ -67,12 +54,7 @@ fn forbidden(file: &str) -> &'static [&'static str] {
             "crate::handler",
             "SystemTime",
         ],
-        "handler.rs" => &[
-            "aws_sdk_",
-            "aws_config",
-            "std::env",
-            "crate::decide::decide",
-        ],
+        "handler.rs" => &["aws_sdk_", "aws_config", "std::env", "crate::decide::decide"],
         "main.rs" => &["aws_sdk_", "crate::decide", "reconcile"],
         "lib.rs" => &["fn ", "use "],
         other => panic!("src/{other} has no room yet: give it one here and in ARCHITECTURE.md"),
@@ -85,13 +67,7 @@ fn files(dir: &Path, into: &mut Vec<String>, root: &Path) {
         if path.is_dir() {
             files(&path, into, root);
         } else {
-            into.push(
-                path.strip_prefix(root)
-                    .unwrap()
-                    .to_str()
-                    .unwrap()
-                    .to_owned(),
-            );
+            into.push(path.strip_prefix(root).unwrap().to_str().unwrap().to_owned());
         }
     }
 }
@@ -105,15 +81,10 @@ fn every_file_keeps_to_its_room() {
     for name in names {
         let text = fs::read_to_string(root.join(&name)).unwrap();
         let code = text.split("#[cfg(test)]").next().unwrap();
-        let lines = code
-            .lines()
-            .filter(|line| !line.trim_start().starts_with("//"));
+        let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
         for line in lines {
             for word in forbidden(&name) {
-                assert!(
-                    !line.contains(word),
-                    "src/{name} must not use {word}: {line}"
-                );
+                assert!(!line.contains(word), "src/{name} must not use {word}: {line}");
             }
         }
     }
@@ -126,9 +97,6 @@ fn architecture_names_every_file() {
     let mut names = Vec::new();
     files(&top.join("src"), &mut names, &top.join("src"));
     for name in names {
-        assert!(
-            page.contains(&name),
-            "ARCHITECTURE.md does not name src/{name}"
-        );
+        assert!(page.contains(&name), "ARCHITECTURE.md does not name src/{name}");
     }
 }
