@@ -68,7 +68,11 @@ impl Config {
     pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let tag_key = lookup("PROFILE_TAG_KEY").unwrap_or_else(|| "InstanceProfile".to_owned());
         let length = tag_key.chars().count();
-        if !(1..=128).contains(&length) || tag_key.to_ascii_lowercase().starts_with("aws:") {
+        // U+FFFD stands where the environment held no Unicode.
+        let printable =
+            !tag_key.contains(|c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER);
+        let reserved = tag_key.to_ascii_lowercase().starts_with("aws:");
+        if !(1..=128).contains(&length) || !printable || reserved {
             return Err(ConfigError::TagKey(tag_key));
         }
         let allowed = lookup("ALLOWED_PROFILES").ok_or(ConfigError::NoAllowList)?;

@@ -264,7 +264,7 @@ impl fmt::Display for Decision {
                 write!(f, "the instance requires {wanted}, which IAM must show first")
             }
             Self::Associate(profile) => {
-                write!(f, "nothing is attached; {} is required", profile.arn)
+                write!(f, "found nothing attached; {} is required", profile.arn)
             }
             Self::Replace { from, to, why } => difference_sentence(f, from, to, *why),
             Self::Swap { from, to, why } => {
@@ -283,13 +283,13 @@ fn difference_sentence(
 ) -> fmt::Result {
     match why {
         Different::OtherProfile => {
-            write!(f, "{} is attached; {} is required", from.profile_arn, to.arn)
+            write!(f, "found {} attached; {} is required", from.profile_arn, to.arn)
         }
         Different::Recreated => {
             let attached = from.profile_id.as_ref().map_or("another id", |id| id.as_str());
             write!(
                 f,
-                "{} was deleted and made again: {attached} is attached, {} is the profile now",
+                "{} was deleted and made again: found {attached} attached, {} is the profile now",
                 to.arn, to.id
             )
         }

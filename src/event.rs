@@ -48,6 +48,8 @@ pub struct Trigger {
     pub origin: Origin,
     /// Which instances.
     pub targets: Vec<Target>,
+    /// What a person asked for that is no instance's id. It does not stop the others.
+    pub illegal: Vec<Illegal>,
 }
 
 /// Who asks for a look.
@@ -179,8 +181,11 @@ impl Reader<'_> {
     }
 
     fn read_records(&self, records: &[Value]) -> Result<Payload, Malformed> {
-        let source =
-            |record: &Value| record["eventSource"].as_str().unwrap_or("aws:sqs").to_owned();
+        // SNS writes the key with a capital letter.
+        let source = |record: &Value| {
+            let source = record.get("eventSource").or_else(|| record.get("EventSource"));
+            source.and_then(Value::as_str).unwrap_or("aws:sqs").to_owned()
+        };
         if let Some(first) = records.first().map(source)
             && first != "aws:sqs"
         {
@@ -279,7 +284,7 @@ impl Reader<'_> {
         if targets.is_empty() {
             return Err(Malformed::Absent { kind: TAG_CHANGE, field: "resources" });
         }
-        Ok(Reading::Trigger(Trigger { origin: Origin::TagChange, targets }))
+        Ok(Reading::Trigger(Trigger { origin: Origin::TagChange, targets, illegal: vec![] }))
     }
 
     fn invocation(&self, value: Value) -> Result<Reading, Malformed> {
@@ -300,22 +305,20 @@ impl Reader<'_> {
             field: "Region to look in (AWS_REGION is not set)",
         };
         let region = self.caller.region.clone().ok_or(absent)?;
-        let target = |text: &String| {
-            let id = InstanceId::parse(text)?;
-            let instance =
-                InstanceRef { account: self.caller.account.clone(), region: region.clone(), id };
-            Ok(Target { instance, tag_announced: false })
-        };
-        let targets = invocation.instance_ids.iter().map(target).collect::<Result<_, _>>();
-        let targets = targets.map_err(|why| Malformed::Field {
-            kind: INVOCATION,
-            field: "instance-ids",
-            why,
-        })?;
-        Ok(Reading::Trigger(Trigger {
-            origin: Origin::Person { dry_run: invocation.dry_run },
-            targets,
-        }))
+        let mut targets = Vec::new();
+        let mut illegal = Vec::new();
+        for text in &invocation.instance_ids {
+            match InstanceId::parse(text) {
+                Err(why) => illegal.push(why),
+                Ok(id) => {
+                    let account = self.caller.account.clone();
+                    let instance = InstanceRef { account, region: region.clone(), id };
+                    targets.push(Target { instance, tag_announced: false });
+                }
+            }
+        }
+        let origin = Origin::Person { dry_run: invocation.dry_run };
+        Ok(Reading::Trigger(Trigger { origin, targets, illegal }))
     }
 }
 
@@ -338,7 +341,7 @@ fn state_change(value: Value) -> Result<Reading, Malformed> {
         id: InstanceId::parse(&event.detail.instance_id).map_err(illegal("detail.instance-id"))?,
     };
     let targets = vec![Target { instance, tag_announced: false }];
-    Ok(Reading::Trigger(Trigger { origin: Origin::StateChange, targets }))
+    Ok(Reading::Trigger(Trigger { origin: Origin::StateChange, targets, illegal: vec![] }))
 }
 
 /// Reads `arn:PARTITION:ec2:REGION:ACCOUNT:instance/ID`.
@@ -356,10 +359,17 @@ fn instance_of(arn: &str) -> Result<InstanceRef, Illegal> {
     })
 }
 
-/// A reader's complaint may quote what it read; this much of it is enough.
+/// A reader's complaint without the value that it quotes: an event's values are not for the log.
 fn brief(error: &serde_json::Error) -> String {
     const ENOUGH: usize = 160;
     let text = error.to_string();
+    // serde's words: `invalid type: string "…", expected a sequence`.
+    let text = match (text.split_once(['"', '`']), text.rsplit_once(", expected ")) {
+        (Some((found, _)), Some((_, expected))) if found.starts_with("invalid ") => {
+            format!("{}, expected {expected}", found.trim_end())
+        }
+        (Some(_) | None, Some(_) | None) => text,
+    };
     match text.char_indices().nth(ENOUGH) {
         Some((cut, _)) => format!("{}…", &text[..cut]),
         None => text,

@@ -1,6 +1,7 @@
 //! Lambda's side: payload in, reconciliation, answer out.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
@@ -14,11 +15,11 @@ use tokio::time::Instant;
 use crate::cloud::Clouds;
 use crate::config::{Config, Mode};
 use crate::decide::Patience;
-use crate::event::{Caller, Malformed, Message, Origin, Payload, Reader, Reading, Trigger};
+use crate::event::{Caller, Message, Origin, Payload, Reader, Reading, Trigger};
 use crate::model::{AccountId, InstanceRef, Region};
 use crate::profiles::Profiles;
 use crate::reconcile::{Job, Reconciler};
-use crate::report::{Disposition, Entry, Failures, InstanceReport, chain};
+use crate::report::{Disposition, Entry, Failures, InstanceReport, MALFORMED, chain};
 
 /// From this delivery on, what is not there yet is taken to be no more: two deliveries lie a visibility timeout apart.
 const PATIENT_RECEIVES: u32 = 3;
@@ -109,10 +110,14 @@ impl<C: Clouds> Handler<C> {
         // A person is there to ask again; nobody waits for an answer that "later" would be.
         work.add(trigger, self.config.mode, if is_person { u32::MAX } else { 1 }, 0);
         let mode = work.jobs.first().map_or(self.config.mode, |job| job.mode);
-        let reports = self.reconcile(work.jobs, deadline).await;
+        let reports = self.reconcile(work, &[], deadline).await;
         let failed: Vec<_> = reports.iter().filter(|report| report.result.is_err()).collect();
         if is_person || failed.is_empty() {
-            let instances = reports.iter().map(InstanceReport::entry).collect();
+            let mut instances: Vec<Entry> = reports.iter().map(InstanceReport::entry).collect();
+            for why in &trigger.illegal {
+                log_malformed(why, None);
+                instances.push(Entry::illegal(why));
+            }
             return Ok(Answer::Report { mode: mode.as_str(), instances });
         }
         let worst = failed.iter().find(|report| report.disposition() == Some(Disposition::GiveUp));
@@ -128,6 +133,10 @@ impl<C: Clouds> Handler<C> {
             match &message.reading {
                 Ok(Reading::Trigger(trigger)) => {
                     work.add(trigger, self.config.mode, message.receives, index);
+                    for why in &trigger.illegal {
+                        log_malformed(why, Some(&message.id));
+                        undone[index] = true;
+                    }
                 }
                 Ok(Reading::Ignored(why)) => {
                     tracing::info!(message.id = message.id, outcome = "ignored", "ignored: {why}");
@@ -138,11 +147,12 @@ impl<C: Clouds> Handler<C> {
                 }
             }
         }
-        let reports = self.reconcile(work.jobs, deadline).await;
-        for (report, messages) in reports.iter().zip(&work.messages) {
+        let messages_of_jobs = work.messages.clone();
+        let reports = self.reconcile(work, &messages, deadline).await;
+        for (report, indices) in reports.iter().zip(messages_of_jobs) {
             if report.disposition().is_some() {
-                for index in messages {
-                    undone[*index] = true;
+                for index in indices {
+                    undone[index] = true;
                 }
             }
         }
@@ -158,30 +168,32 @@ impl<C: Clouds> Handler<C> {
         response
     }
 
-    /// Deals with the jobs of each Region by that Region's cloud, and reports in the jobs' order.
-    async fn reconcile(&self, jobs: Vec<Job>, deadline: Instant) -> Vec<InstanceReport> {
+    /// Deals with the jobs of each Region by that Region's cloud, reports in the jobs' order, and writes their lines.
+    async fn reconcile(
+        &self,
+        work: Work,
+        messages: &[Message],
+        deadline: Instant,
+    ) -> Vec<InstanceReport> {
         let mut by_region: HashMap<Region, Vec<(usize, Job)>> = HashMap::new();
-        for (index, job) in jobs.into_iter().enumerate() {
+        for (index, job) in work.jobs.into_iter().enumerate() {
             by_region.entry(job.instance.region.clone()).or_default().push((index, job));
         }
         let regions = by_region.into_iter().map(async |(region, jobs)| {
             let cloud = self.clouds.of(&region);
             let (indices, jobs): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
-            let reconciler = Reconciler {
-                cloud: &cloud,
-                profiles: &self.profiles,
-                policy: &self.config.policy,
-                deadline,
-            };
+            let (profiles, policy) = (&self.profiles, &self.config.policy);
+            let reconciler = Reconciler { cloud: &cloud, profiles, policy, deadline };
             indices.into_iter().zip(reconciler.run(jobs).await).collect::<Vec<_>>()
         });
         let mut reports: Vec<_> = join_all(regions).await.into_iter().flatten().collect();
         reports.sort_by_key(|(index, _)| *index);
-        let reports: Vec<_> = reports.into_iter().map(|(_, report)| report).collect();
-        for report in &reports {
-            report.log();
-        }
-        reports
+        let finished = reports.into_iter().zip(&work.messages).map(|((_, report), indices)| {
+            let ids = indices.iter().filter_map(|index| messages.get(*index));
+            report.log(&ids.map(|message| message.id.as_str()).collect::<Vec<_>>().join(","));
+            report
+        });
+        finished.collect()
     }
 
     /// Where the function is: from its own ARN, `arn:PARTITION:lambda:REGION:ACCOUNT:function:NAME`, where that is one.
@@ -237,9 +249,7 @@ impl Work {
     }
 }
 
-const MALFORMED: &str = "MalformedEvent";
-
-fn log_malformed(malformed: &Malformed, message_id: Option<&str>) {
+fn log_malformed(malformed: &dyn Error, message_id: Option<&str>) {
     tracing::error!(
         message.id = message_id,
         outcome = "failed",

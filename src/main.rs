@@ -52,6 +52,8 @@ fn start_logging() {
         .with_default(level.min(LevelFilter::WARN))
         .with_target("auto_instance_profile", level)
         .with_target("bootstrap", level)
+        // The span that carries the request id.
+        .with_target("lambda_runtime::layers::trace", LevelFilter::INFO)
         // The runtime would write every failed invocation a second time.
         .with_target("lambda_runtime::layers::panic", LevelFilter::OFF);
     let is_json =

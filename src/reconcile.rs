@@ -190,6 +190,7 @@ impl<C: Cloud> Reconciler<'_, C> {
         if let Err(error) = self.cloud.replace(&from.id, &to.arn.to_string()).await {
             return self.after_a_failed_write(case, error, to);
         }
+        case.detached = None;
         match why {
             Different::OtherProfile => Ok(Step::Done(Outcome::Replaced)),
             // What EC2 makes of replacing a profile by its own successor is not documented: look, report, never loop.
@@ -216,8 +217,9 @@ impl<C: Cloud> Reconciler<'_, C> {
         }
         case.detached = Some(from.profile_arn.clone());
         if let Err(error) = self.cloud.disassociate(&from.id).await {
-            if error.kind != ErrorKind::Transient {
-                // Nothing was detached, or not by us.
+            // Only a plain refusal says that nothing was detached: behind any other error an earlier try of the same
+            // call may have got through.
+            if matches!(error.kind, ErrorKind::Denied(_) | ErrorKind::Rejected) {
                 case.detached = None;
             }
             return self.after_a_failed_write(case, error, to);

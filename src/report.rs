@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::cloud::{CloudError, ErrorKind};
 use crate::decide::{Decision, Leave, Patience};
-use crate::model::{AccountId, InstanceFacts, InstanceRef, ProfileRef};
+use crate::model::{AccountId, Illegal, InstanceFacts, InstanceRef, ProfileRef};
 
 /// A known resting state of an instance: the message about it is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -276,8 +276,9 @@ impl InstanceReport {
         self.result.as_ref().map_or("failed", |outcome| outcome.word())
     }
 
-    /// Writes the one line about this instance: an error only where a person must act.
-    pub fn log(&self) {
+    /// Writes the one line about this instance, with the ids of the messages it answers: an error only where a person
+    /// must act.
+    pub fn log(&self, message_ids: &str) {
         let message = match (&self.result, &self.decision) {
             (Ok(outcome), Some(decision)) => {
                 format!("{}: {}: {decision}", self.instance, outcome.sentence())
@@ -310,6 +311,7 @@ impl InstanceReport {
                     tag = self.tag.as_deref(),
                     profile.from = self.attached(),
                     profile.to = self.required(),
+                    message.ids = message_ids,
                     duration_ms = u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX),
                     "{message}"
                 )
@@ -328,7 +330,7 @@ impl InstanceReport {
         Entry {
             instance_id: self.instance.id.to_string(),
             account: self.account().map(ToString::to_string),
-            region: self.instance.region.to_string(),
+            region: Some(self.instance.region.to_string()),
             state: self.facts.as_ref().map(|facts| facts.instance.state.to_string()),
             tag: self.tag.clone(),
             attached: self.attached().map(str::to_owned),
@@ -353,7 +355,7 @@ impl InstanceReport {
 pub struct Entry {
     instance_id: String,
     account: Option<String>,
-    region: String,
+    region: Option<String>,
     /// As found.
     state: Option<String>,
     /// The value of the tag that names the profile.
@@ -372,6 +374,35 @@ pub struct Entry {
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<EntryError>,
 }
+
+impl Entry {
+    /// An entry for what was asked for and is no instance's id.
+    #[must_use]
+    pub fn illegal(why: &Illegal) -> Self {
+        Self {
+            instance_id: why.found.clone(),
+            account: None,
+            region: None,
+            state: None,
+            tag: None,
+            attached: None,
+            required: None,
+            decision: None,
+            decision_row: None,
+            reason_code: None,
+            reason: None,
+            outcome: "failed",
+            error: Some(EntryError {
+                r#type: MALFORMED,
+                message: why.to_string(),
+                disposition: Disposition::GiveUp.word(),
+            }),
+        }
+    }
+}
+
+/// The type of the failure to read a payload, or a part of one.
+pub const MALFORMED: &str = "MalformedEvent";
 
 #[derive(Debug, Serialize)]
 struct EntryError {

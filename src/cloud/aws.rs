@@ -8,7 +8,10 @@ use std::time::Duration;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, SdkConfig};
+use aws_sdk_ec2::config::interceptors::InterceptorContext;
+use aws_sdk_ec2::config::retry::{ClassifyRetry, RetryAction};
 use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_ec2::operation::disassociate_iam_instance_profile::DisassociateIamInstanceProfileError;
 use aws_sdk_ec2::types::{Filter, IamInstanceProfileSpecification};
 use percent_encoding::percent_decode_str;
 
@@ -190,10 +193,40 @@ impl Cloud for AwsCloud {
         self.ec2
             .disassociate_iam_instance_profile()
             .association_id(association.as_str())
+            .customize()
+            .config_override(aws_sdk_ec2::Config::builder().retry_classifier(OnlyWhenThrottled))
             .send()
             .await
             .map(drop)
             .map_err(|error| failed(Operation::DisassociateIamInstanceProfile, error))
+    }
+}
+
+/// Allows no further try of a Disassociate that may have been carried out. It would be told that there is no such
+/// association, as if another hand had been at work, and what we detached would not be known as ours to put back.
+#[derive(Debug)]
+struct OnlyWhenThrottled;
+
+impl ClassifyRetry for OnlyWhenThrottled {
+    fn name(&self) -> &'static str {
+        "only when throttled"
+    }
+
+    fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
+        let Some(Err(error)) = context.output_or_error() else {
+            return RetryAction::NoActionIndicated;
+        };
+        let error = error
+            .as_operation_error()
+            .and_then(|error| error.downcast_ref::<DisassociateIamInstanceProfileError>());
+        let code = error.and_then(ProvideErrorMetadata::code);
+        match code
+            .map(|code| classify(Operation::DisassociateIamInstanceProfile, Some(code), "", 0))
+        {
+            // The classifiers that come with the SDK know what to do.
+            Some(ErrorKind::Throttled) => RetryAction::NoActionIndicated,
+            Some(_) | None => RetryAction::RetryForbidden,
+        }
     }
 }
 

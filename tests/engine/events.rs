@@ -41,7 +41,8 @@ fn summary(reading: &Reading) -> String {
                     format!("{account}/{}/{}{announced}", instance.region, instance.id)
                 })
                 .collect();
-            format!("{:?}: {}", trigger.origin, targets.join(", "))
+            let illegal: Vec<String> = trigger.illegal.iter().map(ToString::to_string).collect();
+            format!("{:?}: {}", trigger.origin, [targets, illegal].concat().join(", "))
         }
     }
 }
@@ -177,6 +178,8 @@ fn messages_are_read_each_on_its_own() {
     insta::assert_snapshot!(read_summary(&batch.to_string()));
     let nameless = json!({ "Records": [{ "body": "{}" }] }).to_string();
     assert_eq!(read_summary(&nameless), "malformed: the SQS message has no messageId");
+    let topic = json!({ "Records": [{ "EventSource": "aws:sns" }] }).to_string();
+    assert!(read_summary(&topic).starts_with("ignored"));
     let bucket = json!({ "Records": [{ "eventSource": "aws:s3" }] }).to_string();
     assert_eq!(read_summary(&bucket), "ignored: records from \"aws:s3\" are not for this function");
 }

@@ -226,7 +226,7 @@ async fn when_the_world_moves_between_look_and_act_another_look_decides() {
             world()
                 .stopped(ID, Some("web"), Some("db"))
                 .before(Call::Disassociate, |world| world.detach(ID)),
-            "associated",
+            "swapped",
             "web",
         ),
         (
@@ -301,6 +301,32 @@ async fn a_failed_swap_puts_the_old_profile_back_and_keeps_the_message() {
         assert_eq!(ending(&run(&faulty).await), expected);
         assert_eq!(cloud.world().attached_to(ID).as_deref(), Some("db"));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_detachment_that_got_through_behind_a_refused_second_try_is_put_back_too() {
+    // The SDK sends a call again when its answer is lost; the second try then finds the association gone.
+    let cloud = FakeCloud::of(
+        world()
+            .stopped(ID, Some("web"), Some("db"))
+            .before(Call::Disassociate, |world| world.detach(ID)),
+    );
+    let faulty = Faulty::of(cloud.clone())
+        .failing(Operation::AssociateIamInstanceProfile, Fault::Fails(denied()));
+    assert_eq!(ending(&run(&faulty).await), "SwapUndone give-up");
+    assert_eq!(cloud.world().attached_to(ID).as_deref(), Some("db"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_swap_that_ends_in_a_replacement_puts_nothing_back() {
+    let moved = world().stopped(ID, Some("web"), Some("db")).before(Call::Associate, |world| {
+        world.instance_mut(ID).state = "running".into();
+        world.attach(ID, "api");
+    });
+    let cloud = FakeCloud::of(moved);
+    assert_eq!(ending(&run(&cloud).await), "replaced");
+    assert_eq!(cloud.world().attached_to(ID).as_deref(), Some("web"));
+    assert_eq!(cloud.world().calls.last(), Some(&Call::Replace));
 }
 
 #[tokio::test(start_paused = true)]
