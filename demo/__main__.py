@@ -1,0 +1,131 @@
+"""`make demo`: builds the function, deploys it to an emulated cloud, shows what it does there."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+from demo import decisions, fleet, stack
+from demo.console import Failure, fail, say, step, table
+from demo.fleet import Case
+
+# What a shell answers for a program that Ctrl-C ended.
+INTERRUPTED = 130
+
+HEADER = ["instance", "case", "before", "tag", "after", "decision", "reason"]
+
+
+def main() -> int:
+    """Runs the demo; answers the process's exit code."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # As Ctrl-C: an exception, so that every `with` cleans up on the way out.
+        signal.signal(number, _interrupt)
+    started = time.monotonic()
+    try:
+        _check_prerequisites()
+        problems = _demonstrate()
+    except Failure as problem:
+        return fail(problem)
+    except KeyboardInterrupt:
+        fail(Failure("stopped; everything it started is gone"))
+        return INTERRUPTED
+    if problems:
+        return fail(Failure("the result is not the expected one:\n" + "\n".join(problems)))
+    say(f"\nEvery instance is as expected. {time.monotonic() - started:.0f} s in all.")
+    return 0
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _check_prerequisites() -> None:
+    for tool in ("cargo", "rustc"):
+        if shutil.which(tool) is None:
+            raise Failure(f"`{tool}` was not found. Install Rust: https://rustup.rs is one way.")
+    if shutil.which("cc") is None:
+        raise Failure("`cc` was not found. Rust links with it: install gcc or clang.")
+
+
+def _demonstrate() -> list[str]:
+    with step("Building the function with `sam build` (the first time about five minutes)"):
+        stack.build()
+    with ExitStack() as running:
+        folder = tempfile.TemporaryDirectory(prefix="run-", dir=stack.STATE)
+        scratch = Path(running.enter_context(folder))
+        with step("Starting the emulated cloud, ministack"):
+            cloud = running.enter_context(stack.emulator(scratch))
+        return _on(cloud, scratch)
+
+
+def _on(cloud: stack.Cloud, scratch: Path) -> list[str]:
+    with step("Making instance profiles and instances"):
+        fleet.make_profiles(cloud)
+        cases = fleet.launch(cloud)
+    with step("Deploying template.yaml with `sam deploy`"):
+        deployed = stack.deploy(cloud, _parameters(cloud), scratch)
+    before = fleet.profiles_of(cloud)
+    with step(f"Sending {len(cases)} sample events through the queue, and waiting for the work"):
+        deployed.send([fleet.sample_event(case.event, id) for id, case in cases.items()])
+        found = decisions.wait_for(deployed, cases.keys())
+    after = fleet.profiles_of(cloud)
+    say("\n" + _result(cases, before, after, found))
+    return [
+        problem
+        for instance, case in cases.items()
+        for problem in _problems(case, before.get(instance), after.get(instance), found[instance])
+    ]
+
+
+def _parameters(cloud: stack.Cloud) -> Mapping[str, str]:
+    roles = ",".join(f"arn:aws:iam::{stack.ACCOUNT}:role/{name}" for name in ("web", "batch"))
+    return {
+        "Mode": "enforce",
+        "ProfileTagKey": fleet.TAG_KEY,
+        "AllowedProfiles": fleet.ALLOWED_PROFILES,
+        "PassableRoles": roles,
+        "Architecture": stack.ARCHITECTURE,
+        "EndpointUrl": cloud.endpoint,
+    }
+
+
+def _result(
+    cases: Mapping[str, Case],
+    before: Mapping[str, str],
+    after: Mapping[str, str],
+    found: Mapping[str, decisions.Decision],
+) -> str:
+    rows = [
+        [
+            *[instance, case.name, before.get(instance, "-"), case.tag or "-"],
+            *[after.get(instance, "-"), found[instance].decision, found[instance].reason],
+        ]
+        for instance, case in cases.items()
+    ]
+    return table(HEADER, rows)
+
+
+def _problems(
+    case: Case, before: str | None, after: str | None, found: decisions.Decision
+) -> list[str]:
+    compared = {
+        "profile before": (case.before, before),
+        "profile after": (case.after, after),
+        "decision": (case.decision, found.decision),
+        "reason": (case.reason, found.reason),
+    }
+    return [
+        f"    {case.name}: {what} should be {expected or 'none'} and is {actual or 'none'}"
+        for what, (expected, actual) in compared.items()
+        if expected != actual
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""The instances of the demo: how each starts out, and how it must end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from demo.stack import ACCOUNT, ROOT, Cloud
+
+TAG_KEY = "InstanceProfile"
+ALLOWED_PROFILES = "web,app/*"
+
+# Name and path of every profile; each holds a role of the same name. Nobody may get `admin`.
+PROFILES = {"web": "/", "web-old": "/", "batch": "/app/", "admin": "/"}
+
+# What the files in events/ name, and what stands in its place here.
+SAMPLE_INSTANCE = "i-0123456789abcdef0"
+SAMPLE_ACCOUNT = "123456789012"
+
+
+@dataclass(frozen=True)
+class Case:
+    """An instance, the event that tells of it, and what must come of it."""
+
+    name: str
+    before: str | None
+    tag: str | None
+    event: str
+    after: str | None
+    decision: str
+    reason: str
+    stopped: bool = False
+
+
+RUNNING, STOPPED, TAGGED = "instance-running.json", "instance-stopped.json", "tags-changed.json"
+
+CASES = [
+    Case("bare", None, "web", RUNNING, "web", "associate", "bare"),
+    Case("wrong", "web-old", "web", TAGGED, "web", "replace", "other-profile"),
+    Case("right", "web", "web", RUNNING, "web", "keep", "right"),
+    Case("untagged", "web-old", None, RUNNING, "web-old", "leave", "unmanaged"),
+    Case("stopped, wrong", "web-old", "web", STOPPED, "web", "swap", "other-profile", stopped=True),
+    Case("not allowed", None, "admin", RUNNING, None, "leave", "not-allowed"),
+    Case("under a path", None, "batch", TAGGED, "batch", "associate", "bare"),
+]
+
+
+def make_profiles(cloud: Cloud) -> None:
+    """Makes every profile with its role, which EC2 may assume."""
+    iam = cloud.client("iam")
+    principal = {"Service": "ec2.amazonaws.com"}
+    statement = {"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"}
+    trust = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    for name, path in PROFILES.items():
+        iam.create_role(RoleName=name, AssumeRolePolicyDocument=trust)
+        iam.create_instance_profile(InstanceProfileName=name, Path=path)
+        iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
+
+
+def launch(cloud: Cloud) -> dict[str, Case]:
+    """Launches the instance of each case; answers the cases by instance id."""
+    return {_launch(cloud.client("ec2"), case): case for case in CASES}
+
+
+def _launch(ec2: Any, case: Case) -> str:
+    tags = {"Name": case.name} | ({TAG_KEY: case.tag} if case.tag else {})
+    specification = {
+        "ResourceType": "instance",
+        "Tags": [{"Key": key, "Value": value} for key, value in tags.items()],
+    }
+    profile = {"IamInstanceProfile": {"Name": case.before}} if case.before else {}
+    launched = ec2.run_instances(
+        ImageId="ami-12345678", MinCount=1, MaxCount=1, TagSpecifications=[specification], **profile
+    )
+    instance = str(launched["Instances"][0]["InstanceId"])
+    if case.stopped:
+        ec2.stop_instances(InstanceIds=[instance])
+    return instance
+
+
+def profiles_of(cloud: Cloud) -> dict[str, str]:
+    """The profile's name for every instance that has one, as EC2's association list tells it."""
+    associations = cloud.client("ec2").describe_iam_instance_profile_associations()
+    return {
+        row["InstanceId"]: row["IamInstanceProfile"]["Arn"].rsplit("/", 1)[1]
+        for row in associations["IamInstanceProfileAssociations"]
+        if row["State"] in ("associating", "associated")
+    }
+
+
+def sample_event(file: str, instance: str, root: Path = ROOT) -> Mapping[str, Any]:
+    """A file of events/ with this instance and the emulator's account in it."""
+    text = (root / "events" / file).read_text()
+    event = json.loads(text.replace(SAMPLE_INSTANCE, instance).replace(SAMPLE_ACCOUNT, ACCOUNT))
+    assert isinstance(event, dict)
+    return event

@@ -1,0 +1,155 @@
+"""End to end: the built binary under Lambda's runtime emulator, with moto for EC2 and IAM."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from account import Account
+from demo import stack
+from runtime import Function
+
+EVENTS = stack.ROOT / "events"
+SAMPLE_INSTANCES = ("i-0123456789abcdef0", "i-0fedcba9876543210")
+Start = Callable[..., Function]
+
+
+def sample(file: str, *instances: str) -> Any:
+    """A sample event with these instances in the place of the ones that it names."""
+    text = (EVENTS / file).read_text()
+    for name, instance in zip(SAMPLE_INSTANCES, instances, strict=False):
+        text = text.replace(name, instance)
+    return json.loads(text)
+
+
+def only_row(report: Any) -> Any:
+    (row,) = report["instances"]
+    return row
+
+
+def test_a_bare_instance_gets_its_profile_when_it_starts(account: Account, start: Start) -> None:
+    instance = account.launch(tag="web")
+    row = only_row(start().invoke(sample("instance-running.json", instance)))
+    assert (row["decision"], row["outcome"]) == ("associate", "associated")
+    assert account.profile_of(instance) == "web"
+
+
+def test_a_wrong_profile_is_replaced_when_the_tag_changes(account: Account, start: Start) -> None:
+    instance = account.launch(tag="web", profile="web-old")
+    row = only_row(start().invoke(sample("tags-changed.json", instance)))
+    assert (row["decision"], row["outcome"]) == ("replace", "replaced")
+    assert account.profile_of(instance) == "web"
+
+
+def test_a_wrong_profile_of_a_stopped_instance_is_swapped(account: Account, start: Start) -> None:
+    instance = account.launch(tag="web", profile="web-old")
+    account.stop(instance)
+    row = only_row(start().invoke(sample("instance-stopped.json", instance)))
+    assert (row["decision"], row["outcome"]) == ("swap", "swapped")
+    assert account.profile_of(instance) == "web"
+
+
+def test_a_profile_under_a_path_is_found_by_its_bare_name(account: Account, start: Start) -> None:
+    instance = account.launch(tag="batch")
+    start().invoke(sample("instance-running.json", instance))
+    assert account.profile_of(instance) == "app/batch"
+
+
+@pytest.mark.parametrize(
+    ("tag", "before", "decision"),
+    [("web", "web", "keep"), (None, "web-old", "leave"), ("admin", None, "leave")],
+    ids=["right", "untagged", "not allowed"],
+)
+def test_what_is_right_unmanaged_or_not_allowed_stays_as_it_is(
+    account: Account, start: Start, tag: str | None, before: str | None, decision: str
+) -> None:
+    instance = account.launch(tag=tag, profile=before)
+    row = only_row(start().invoke(sample("instance-running.json", instance)))
+    assert row["decision"] == decision
+    assert account.profile_of(instance) == before
+
+
+def test_a_persons_dry_run_tells_what_would_be_done_and_does_nothing(
+    account: Account, start: Start
+) -> None:
+    instance = account.launch(tag="web", profile="web-old")
+    report = start(MODE="enforce").invoke(sample("invocation.json", instance))
+    row = only_row(report)
+    assert report["mode"] == "dry-run"
+    assert (row["instance-id"], row["state"], row["tag"]) == (instance, "running", "web")
+    assert row["attached"].endswith(":instance-profile/web-old")
+    assert row["required"].endswith(":instance-profile/web")
+    assert (row["decision"], row["outcome"]) == ("replace", "planned")
+    assert account.profile_of(instance) == "web-old"
+
+
+def test_a_function_in_dry_run_writes_nothing_for_any_event(account: Account, start: Start) -> None:
+    instance = account.launch(tag="web")
+    function = start(MODE="dry-run")
+    for file in ("instance-running.json", "tags-changed.json", "sqs-batch.json"):
+        function.invoke(sample(file, instance))
+    assert account.profile_of(instance) is None
+
+
+def test_of_a_batch_only_the_malformed_message_fails(account: Account, start: Start) -> None:
+    first, second = account.launch(tag="web"), account.launch(tag="web", profile="web-old")
+    batch = sample("sqs-batch.json", first, second)
+    (malformed,) = (
+        record["messageId"] for record in batch["Records"] if not record["body"].startswith("{")
+    )
+    function = start()
+    answer = function.invoke(batch)
+    assert answer == {"batchItemFailures": [{"itemIdentifier": malformed}]}
+    assert account.profile_of(first) == account.profile_of(second) == "web"
+    told = [line["instance.id"] for line in function.log() if "instance.id" in line]
+    assert sorted(told) == sorted([first, second]), "one line an instance, however many messages"
+
+
+@pytest.mark.parametrize("file", ["foreign.json", "tags-of-no-interest.json"])
+def test_an_event_of_no_interest_is_ignored_and_says_why(
+    account: Account, start: Start, file: str
+) -> None:
+    instance = account.launch(tag="web")
+    function = start(AWS_ENDPOINT_URL="http://127.0.0.1:1")  # where no call could succeed
+    answer = function.invoke(sample(file, instance))
+    assert list(answer) == ["ignored"] and answer["ignored"]
+    assert account.profile_of(instance) is None
+    assert [line["outcome"] for line in function.log()] == ["ignored"]
+
+
+def test_a_malformed_event_is_an_error_in_stable_words(start: Start) -> None:
+    answer = start().invoke(sample("malformed.json"))
+    assert answer["errorType"] == "MalformedEvent"
+    assert "instance-id" in answer["errorMessage"]
+
+
+GARBAGE = ["null", "[]", "{}", '"text"', "17", "[" * 5_000 + "]" * 5_000]
+
+
+def test_garbage_is_an_error_and_the_process_lives_on(account: Account, start: Start) -> None:
+    instance = account.launch(tag="web")
+    function = start()
+    for payload in GARBAGE:
+        answer = function.invoke_raw(payload)
+        assert answer["errorType"] == "MalformedEvent", payload[:20]
+    # Lambda itself refuses what is no JSON; an emulator that does not gets the runtime's own error.
+    assert function.invoke_raw("not json")["errorType"]
+    row = only_row(function.invoke(sample("instance-running.json", instance)))
+    assert row["outcome"] == "associated"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("ALLOWED_PROFILES", ""), ("MODE", "perhaps"), ("PROFILE_TAG_KEY", "")]
+)
+def test_a_bad_setting_stops_the_start_and_names_the_variable(
+    binary: Path, name: str, value: str
+) -> None:
+    env = stack.environment() | {"ALLOWED_PROFILES": "web", name: value}
+    ended = subprocess.run([binary], env=env, capture_output=True, text=True, timeout=30)
+    assert ended.returncode != 0
+    assert name in ended.stdout + ended.stderr

@@ -1,0 +1,247 @@
+"""The template: its parts fit together, and the role allows what the code calls, nothing else."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore import xform_name
+
+import cloudformation
+from cloudformation import ACCOUNT, REGION, Stack
+
+ADAPTER = Path(__file__).resolve().parents[2] / "src" / "cloud" / "aws.rs"
+GIVEN: dict[str, Any] = {
+    "AllowedProfiles": ["web", "app/*"],
+    "PassableRoles": [f"arn:aws:iam::{ACCOUNT}:role/web"],
+}
+PATTERNS = ["arn:*:iam::*:instance-profile/web", "arn:*:iam::*:instance-profile/app/*"]
+RULES = ["StateChangeRule.Arn", "TagChangeRule.Arn"]
+
+
+@pytest.fixture(scope="module")
+def stack() -> Stack:
+    return cloudformation.deploy(GIVEN)
+
+
+def environment(stack: Stack) -> dict[str, str]:
+    variables = stack.properties("Function")["Environment"]["Variables"]
+    assert isinstance(variables, dict)
+    return variables
+
+
+def as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+# ---- What the function is told ----
+
+
+def test_a_new_user_gets_a_dry_run(stack: Stack) -> None:
+    assert environment(stack)["MODE"] == "dry-run"
+
+
+def test_the_parameters_reach_the_function() -> None:
+    stack = cloudformation.deploy(GIVEN, Mode="enforce", ProfileTagKey="Role")
+    assert environment(stack) == {
+        "MODE": "enforce",
+        "PROFILE_TAG_KEY": "Role",
+        "ALLOWED_PROFILES": "web,app/*",
+    }
+
+
+def test_the_endpoint_is_left_out_when_empty_and_passed_on_when_given(stack: Stack) -> None:
+    assert "AWS_ENDPOINT_URL" not in environment(stack)
+    given = cloudformation.deploy(GIVEN, EndpointUrl="http://127.0.0.1:4566")
+    assert environment(given)["AWS_ENDPOINT_URL"] == "http://127.0.0.1:4566"
+
+
+def test_the_log_is_json_at_the_level_asked_for_and_goes_to_the_stacks_group() -> None:
+    stack = cloudformation.deploy(GIVEN, LogLevel="DEBUG", LogRetentionDays=7)
+    assert stack.properties("Function")["LoggingConfig"] == {
+        "LogGroup": "LogGroup",
+        "LogFormat": "JSON",
+        "ApplicationLogLevel": "DEBUG",
+    }
+    assert stack.properties("LogGroup")["RetentionInDays"] == 7
+
+
+# ---- Queues ----
+
+
+def test_the_queue_the_event_source_and_the_function_fit_together(stack: Stack) -> None:
+    function, queue = stack.properties("Function"), stack.properties("Queue")
+    (source,) = stack.of_type("AWS::Lambda::EventSourceMapping").values()
+    window = source["MaximumBatchingWindowInSeconds"]
+    assert queue["VisibilityTimeout"] >= 6 * function["Timeout"] + window
+    assert queue["RedrivePolicy"] == {
+        "deadLetterTargetArn": "DeadLetterQueue.Arn",
+        "maxReceiveCount": 5,
+    }
+    assert source["EventSourceArn"] == "Queue.Arn"
+    assert (source["BatchSize"], window) == (100, 1)
+    assert source["ScalingConfig"] == {"MaximumConcurrency": 2}
+    assert source["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+
+
+def test_dead_letters_stay_for_two_weeks_and_longer_than_messages(stack: Stack) -> None:
+    kept = stack.properties("DeadLetterQueue")["MessageRetentionPeriod"]
+    assert kept == 14 * 24 * 3600 > stack.properties("Queue")["MessageRetentionPeriod"]
+
+
+def test_the_queues_are_encrypted_in_the_way_that_eventbridge_can_send_to(stack: Stack) -> None:
+    for queue in stack.of_type("AWS::SQS::Queue").values():
+        assert queue["SqsManagedSseEnabled"] is True
+        assert "KmsMasterKeyId" not in queue
+
+
+def test_each_rule_delivers_to_the_queue_and_what_fails_to_the_dead_letter_queue(
+    stack: Stack,
+) -> None:
+    rules = stack.of_type("AWS::Events::Rule")
+    assert [f"{name}.Arn" for name in rules] == RULES
+    for rule in rules.values():
+        (target,) = rule["Targets"]
+        assert target["Arn"] == "Queue.Arn"
+        assert target["DeadLetterConfig"] == {"Arn": "DeadLetterQueue.Arn"}
+
+
+@pytest.mark.parametrize("queue", ["Queue", "DeadLetterQueue"])
+def test_both_rules_may_send_to_both_queues_and_nobody_else(stack: Stack, queue: str) -> None:
+    (policy,) = (
+        policy
+        for policy in stack.of_type("AWS::SQS::QueuePolicy").values()
+        if policy["Queues"] == [queue]
+    )
+    allow, deny = policy["PolicyDocument"]["Statement"]
+    assert allow | {"Sid": ""} == {
+        "Sid": "",
+        "Effect": "Allow",
+        "Principal": {"Service": "events.amazonaws.com"},
+        "Action": "sqs:SendMessage",
+        "Resource": f"{queue}.Arn",
+        "Condition": {"ArnEquals": {"aws:SourceArn": RULES}},
+    }
+    assert deny["Effect"] == "Deny"
+    assert deny["Resource"] == f"{queue}.Arn"
+    assert deny["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+
+
+# ---- What the role allows ----
+
+
+def operations_called() -> set[str]:
+    """The IAM actions of the EC2 and IAM operations that the adapter's source calls."""
+    methods = set(re.findall(r"\.([a-z_]+)\(\)", ADAPTER.read_text()))
+    session: Any = boto3.Session(region_name=REGION)
+    clients = {service: session.client(service) for service in ("ec2", "iam")}
+    return {
+        f"{service}:{operation}"
+        for service, client in clients.items()
+        for operation in client.meta.service_model.operation_names
+        if xform_name(operation) in methods
+    }
+
+
+def test_the_role_allows_the_operations_that_the_code_calls_and_no_other(stack: Stack) -> None:
+    statements = stack.statements().values()
+    allowed = {action for statement in statements for action in as_list(statement["Action"])}
+    # EC2 asks for PassRole; the poller and the runtime work with the function's role.
+    for_others = {
+        *{"iam:PassRole", "sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"},
+        *{"logs:CreateLogStream", "logs:PutLogEvents"},
+    }
+    called = operations_called()
+    assert len(called) == 6, "the source is not read as it should be"
+    assert allowed == called | for_others
+
+
+def test_the_role_has_only_its_own_statements(stack: Stack) -> None:
+    role = stack.properties("FunctionRole")
+    assert "ManagedPolicyArns" not in role
+    assert stack.properties("Function")["Role"] == "FunctionRole.Arn"
+    assert list(stack.of_type("AWS::IAM::Role")) == ["FunctionRole"]
+    assert all(statement["Effect"] == "Allow" for statement in stack.statements().values())
+
+
+def test_only_what_has_no_resources_is_allowed_on_all_resources(stack: Stack) -> None:
+    statements = stack.statements().items()
+    assert [sid for sid, statement in statements if statement["Resource"] == "*"] == ["Look"]
+
+
+def test_only_allowed_profiles_of_this_account_can_be_attached(stack: Stack) -> None:
+    statement = stack.statements()["AttachAllowedProfilesOnly"]
+    assert statement["Resource"] == f"arn:aws:ec2:{REGION}:{ACCOUNT}:instance/*"
+    assert statement["Condition"] == {
+        "ArnLike": {"ec2:NewInstanceProfile": PATTERNS},
+        "StringLike": {"ec2:NewInstanceProfile": f"arn:aws:iam::{ACCOUNT}:instance-profile/*"},
+    }
+
+
+def test_only_allowed_profiles_can_be_read(stack: Stack) -> None:
+    statement = stack.statements()["ReadAllowedProfiles"]
+    assert statement["Resource"] == PATTERNS
+    assert statement["Condition"] == {"StringEqualsIfExists": {"aws:ResourceAccount": ACCOUNT}}
+
+
+def test_only_the_given_roles_can_be_passed_and_only_to_ec2(stack: Stack) -> None:
+    statement = stack.statements()["PassTheirRolesToEc2Only"]
+    assert statement["Resource"] == GIVEN["PassableRoles"]
+    assert statement["Condition"] == {"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}}
+
+
+def test_in_china_ec2_has_two_names() -> None:
+    statement = cloudformation.deploy(GIVEN, "aws-cn").statements()["PassTheirRolesToEc2Only"]
+    assert statement["Condition"] == {
+        "StringEquals": {"iam:PassedToService": ["ec2.amazonaws.com", "ec2.amazonaws.com.cn"]}
+    }
+
+
+def test_one_parameter_feeds_the_function_and_the_role() -> None:
+    stack = cloudformation.deploy(GIVEN | {"AllowedProfiles": ["batch-?"]})
+    pattern = ["arn:*:iam::*:instance-profile/batch-?"]
+    attach = stack.statements()["AttachAllowedProfilesOnly"]["Condition"]
+    assert environment(stack)["ALLOWED_PROFILES"] == "batch-?"
+    assert attach["ArnLike"]["ec2:NewInstanceProfile"] == pattern
+    assert stack.statements()["ReadAllowedProfiles"]["Resource"] == pattern
+
+
+# ---- Parameters and outputs ----
+
+
+def test_what_may_be_attached_has_no_default() -> None:
+    parameters = cloudformation.template()["Parameters"]
+    without = {name for name, parameter in parameters.items() if "Default" not in parameter}
+    assert without == {"AllowedProfiles", "PassableRoles"}
+    assert all(parameter["Description"] for parameter in parameters.values())
+
+
+@pytest.mark.parametrize(
+    ("parameter", "good", "bad"),
+    [
+        ("AllowedProfiles", ["web", "app/*", "w?b", "a/b/c"], ["", "/web", "a b", "${x}", "arn:x"]),
+        ("ProfileTagKey", ["InstanceProfile", "my:team/profile"], ["", "a" * 129, "a\nb"]),
+        ("EndpointUrl", ["", "http://127.0.0.1:4566"], ["127.0.0.1:4566", "http://a b"]),
+        (
+            "PassableRoles",
+            ["arn:aws:iam::123456789012:role/app/web", "arn:aws-cn:iam::123456789012:role/web"],
+            ["web", "*", "arn:aws:iam::*:role/web", "arn:aws:iam::123456789012:user/web"],
+        ),
+    ],
+)
+def test_a_wrong_value_is_refused_before_the_deployment(
+    parameter: str, good: list[str], bad: list[str]
+) -> None:
+    pattern = cloudformation.template()["Parameters"][parameter]["AllowedPattern"]
+    assert [value for value in good if not re.fullmatch(pattern, value)] == []
+    assert [value for value in bad if re.fullmatch(pattern, value)] == []
+
+
+def test_switching_to_enforce_keeps_every_other_parameter(stack: Stack) -> None:
+    command = stack.outputs["EnforceCommand"]["Value"]
+    kept = set(re.findall(r"ParameterKey=(\w+),UsePreviousValue=true", command))
+    assert "ParameterKey=Mode,ParameterValue=enforce" in command
+    assert kept | {"Mode"} == set(cloudformation.template()["Parameters"])
