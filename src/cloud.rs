@@ -49,7 +49,8 @@ pub trait Cloud: Send + Sync {
         profile_arn: &str,
     ) -> impl Future<Output = Result<(), CloudError>> + Send;
 
-    /// Detaches an association.
+    /// Detaches an association. A try that may have been carried out is not repeated within the call, so that an
+    /// association that is gone was detached by another hand.
     fn disassociate(
         &self,
         association: &AssociationId,

@@ -260,7 +260,8 @@ fn log_malformed(malformed: &dyn Error, message_id: Option<&str>) {
     );
 }
 
-/// How long this invocation may take, the answer left out.
+/// How long this invocation may take, the answer left out. (Where Lambda sent no deadline at all, which it never does, the
+/// runtime crate ends the process before it calls us.)
 #[expect(
     clippy::disallowed_methods,
     reason = "Lambda's deadline is a wall-clock time, and this is Lambda's side"

@@ -217,9 +217,8 @@ impl<C: Cloud> Reconciler<'_, C> {
         }
         case.detached = Some(from.profile_arn.clone());
         if let Err(error) = self.cloud.disassociate(&from.id).await {
-            // Only a plain refusal says that nothing was detached: behind any other error an earlier try of the same
-            // call may have got through.
-            if matches!(error.kind, ErrorKind::Denied(_) | ErrorKind::Rejected) {
+            // An answer says that nothing was detached by us: the adapter sends this call no second time.
+            if error.kind != ErrorKind::Transient {
                 case.detached = None;
             }
             return self.after_a_failed_write(case, error, to);

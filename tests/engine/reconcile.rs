@@ -226,7 +226,7 @@ async fn when_the_world_moves_between_look_and_act_another_look_decides() {
             world()
                 .stopped(ID, Some("web"), Some("db"))
                 .before(Call::Disassociate, |world| world.detach(ID)),
-            "swapped",
+            "associated",
             "web",
         ),
         (
@@ -304,14 +304,10 @@ async fn a_failed_swap_puts_the_old_profile_back_and_keeps_the_message() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_detachment_that_got_through_behind_a_refused_second_try_is_put_back_too() {
-    // The SDK sends a call again when its answer is lost; the second try then finds the association gone.
-    let cloud = FakeCloud::of(
-        world()
-            .stopped(ID, Some("web"), Some("db"))
-            .before(Call::Disassociate, |world| world.detach(ID)),
-    );
+async fn a_detachment_whose_answer_was_lost_is_put_back_too() {
+    let cloud = FakeCloud::of(world().stopped(ID, Some("web"), Some("db")));
     let faulty = Faulty::of(cloud.clone())
+        .failing(Operation::DisassociateIamInstanceProfile, Fault::AnswerIsLost)
         .failing(Operation::AssociateIamInstanceProfile, Fault::Fails(denied()));
     assert_eq!(ending(&run(&faulty).await), "SwapUndone give-up");
     assert_eq!(cloud.world().attached_to(ID).as_deref(), Some("db"));

@@ -1,0 +1,1036 @@
+//! The adapter to AWS's SDK: requests that go out, answers that come back, and what each failure means.
+//!
+//! First by the SDK's own mocks, call by call and code by code; then by bodies as EC2 and IAM write them. The clock is
+//! virtual, so the shipped patience costs no time.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::time::Duration;
+
+use auto_instance_profile::cloud::aws::AwsCloud;
+use auto_instance_profile::cloud::{Cloud, CloudError, ErrorKind, Operation};
+use auto_instance_profile::model::{
+    Association, AssociationId, AssociationState, Instance, InstanceId, InstanceState, Keeper,
+    ProfileName,
+};
+use auto_instance_profile::report::chain;
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_ec2::config::{Credentials, HttpClient, SharedCredentialsProvider};
+use aws_sdk_ec2::operation::associate_iam_instance_profile::AssociateIamInstanceProfileOutput;
+use aws_sdk_ec2::operation::describe_iam_instance_profile_associations::DescribeIamInstanceProfileAssociationsOutput;
+use aws_sdk_ec2::operation::describe_instances::DescribeInstancesOutput;
+use aws_sdk_ec2::operation::disassociate_iam_instance_profile::DisassociateIamInstanceProfileOutput;
+use aws_sdk_ec2::operation::replace_iam_instance_profile_association::ReplaceIamInstanceProfileAssociationOutput;
+use aws_sdk_ec2::types::{
+    Filter, IamInstanceProfile, IamInstanceProfileAssociation, IamInstanceProfileAssociationState,
+    IamInstanceProfileSpecification, InstanceStateName, OperatorResponse, Reservation, Tag,
+};
+use aws_sdk_iam::operation::get_instance_profile::GetInstanceProfileOutput;
+use aws_smithy_http_client::test_util::{NeverClient, ReplayEvent, StaticReplayClient};
+use aws_smithy_mocks::{MockResponseInterceptor, Rule, create_mock_http_client, mock};
+use aws_smithy_types::DateTime;
+use aws_smithy_types::body::SdkBody;
+
+const ID: &str = "i-0123456789abcdef0";
+const OTHER_ID: &str = "i-0fedcba9876543210";
+const ROW: &str = "iip-assoc-0a1b2c3d4e5f60718";
+const ARN: &str = "arn:aws:iam::123456789012:instance-profile/app/web";
+const PROFILE_ID: &str = "AIPACKCEVSQ6C2EXAMPLE";
+const PASS_ROLE_DENIED: &str = "You are not authorized to perform this operation. User: \
+     arn:aws:sts::123456789012:assumed-role/function/function is not authorized to perform: iam:PassRole on resource: \
+     arn:aws:iam::123456789012:role/web because no identity-based policy allows the iam:PassRole action. Encoded \
+     authorization failure message: AbCdEf";
+
+// ---- By the SDK's mocks --------------------------------------------------------------------------------------------
+
+#[tokio::test(start_paused = true)]
+async fn instances_are_read_by_filter_and_become_facts() {
+    let rule = mock!(aws_sdk_ec2::Client::describe_instances)
+        .match_requests(|request| {
+            request.filters() == [the_filter_for(&[ID])]
+                && request.instance_ids().is_empty()
+                && request.max_results() == Some(1000)
+        })
+        .then_output(|| {
+            let managed =
+                OperatorResponse::builder().managed(true).principal("eks.amazonaws.com").build();
+            let state = aws_sdk_ec2::types::InstanceState::builder()
+                .name(InstanceStateName::Stopped)
+                .build();
+            let instance = aws_sdk_ec2::types::Instance::builder()
+                .instance_id(ID)
+                .state(state)
+                .tags(Tag::builder().key("InstanceProfile").value("web").build())
+                .tags(Tag::builder().key("without-a-value").build())
+                .operator(managed)
+                .build();
+            let reservation =
+                Reservation::builder().owner_id("123456789012").instances(instance).build();
+            DescribeInstancesOutput::builder().reservations(reservation).build()
+        });
+    let found = mocked(&rule).instances(&ids(&[ID])).await.unwrap();
+    let [instance] = &found[..] else { panic!("{found:?}") };
+    assert_eq!(instance.id.as_str(), ID);
+    assert_eq!(instance.account.as_ref().unwrap().as_str(), "123456789012");
+    assert_eq!(instance.state, InstanceState::Stopped);
+    assert_eq!(tags_of(instance), [("InstanceProfile", "web"), ("without-a-value", "")]);
+    assert_eq!(instance.keeper, Keeper::Service(Some("eks.amazonaws.com".to_owned())));
+    assert_eq!(rule.num_calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn associations_are_read_by_filter_and_become_facts() {
+    let rule = mock!(aws_sdk_ec2::Client::describe_iam_instance_profile_associations)
+        .match_requests(|request| {
+            // No filter on the state: a stopped instance's association stays `associating`.
+            request.filters() == [the_filter_for(&[ID, OTHER_ID])]
+                && request.association_ids().is_empty()
+                && request.max_results() == Some(1000)
+        })
+        .then_output(|| {
+            let row = IamInstanceProfileAssociation::builder()
+                .association_id(ROW)
+                .instance_id(ID)
+                .iam_instance_profile(IamInstanceProfile::builder().arn(ARN).id(PROFILE_ID).build())
+                .state(IamInstanceProfileAssociationState::Associating)
+                .timestamp(DateTime::from_secs(1_700_000_000))
+                .build();
+            DescribeIamInstanceProfileAssociationsOutput::builder()
+                .iam_instance_profile_associations(row)
+                .build()
+        });
+    let rows = mocked(&rule).associations(&ids(&[ID, OTHER_ID])).await.unwrap();
+    assert_eq!(rows, [association(ROW, ARN, AssociationState::Associating, 1_700_000_000)]);
+    assert_eq!(rule.num_calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_profile_is_read_by_name() {
+    let rule = mock!(aws_sdk_iam::Client::get_instance_profile)
+        .match_requests(|request| request.instance_profile_name() == Some("web"))
+        .then_output(|| {
+            let profile = aws_sdk_iam::types::InstanceProfile::builder()
+                .path("/app/")
+                .instance_profile_name("web")
+                .instance_profile_id(PROFILE_ID)
+                .arn(ARN)
+                .create_date(DateTime::from_secs(1_700_000_000))
+                .set_roles(Some(vec![]))
+                .build()
+                .unwrap();
+            GetInstanceProfileOutput::builder().instance_profile(profile).build()
+        });
+    let profile = mocked(&rule).profile(&name("web")).await.unwrap().unwrap();
+    assert_eq!(profile.arn.to_string(), ARN);
+    assert_eq!(profile.id.as_str(), PROFILE_ID);
+    assert_eq!(profile.role, None);
+    assert_eq!(rule.num_calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn associate_names_the_instance_and_the_arn_alone() {
+    let rule = mock!(aws_sdk_ec2::Client::associate_iam_instance_profile)
+        .match_requests(|request| {
+            request.instance_id() == Some(ID)
+                && request.iam_instance_profile() == Some(&the_arn_alone())
+        })
+        .then_output(|| AssociateIamInstanceProfileOutput::builder().build());
+    mocked(&rule).associate(&id(ID), ARN).await.unwrap();
+    assert_eq!(rule.num_calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn replace_names_the_association_and_the_arn_alone() {
+    let rule = mock!(aws_sdk_ec2::Client::replace_iam_instance_profile_association)
+        .match_requests(|request| {
+            request.association_id() == Some(ROW)
+                && request.iam_instance_profile() == Some(&the_arn_alone())
+        })
+        .then_output(|| ReplaceIamInstanceProfileAssociationOutput::builder().build());
+    mocked(&rule).replace(&row_id(ROW), ARN).await.unwrap();
+    assert_eq!(rule.num_calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn disassociate_names_the_association() {
+    let rule = mock!(aws_sdk_ec2::Client::disassociate_iam_instance_profile)
+        .match_requests(|request| request.association_id() == Some(ROW))
+        .then_output(|| DisassociateIamInstanceProfileOutput::builder().build());
+    mocked(&rule).disassociate(&row_id(ROW)).await.unwrap();
+    assert_eq!(rule.num_calls(), 1);
+}
+
+/// One row of the table of errors: what AWS answers, to which call, and what is made of it.
+struct Answer {
+    to: Operation,
+    status: u16,
+    code: &'static str,
+    message: &'static str,
+    /// The kind's name; what it holds shows in the text.
+    kind: &'static str,
+    display: &'static str,
+    tries: usize,
+}
+
+const fn answers(
+    to: Operation,
+    status: u16,
+    code: &'static str,
+    message: &'static str,
+    kind: &'static str,
+    display: &'static str,
+    tries: usize,
+) -> Answer {
+    Answer { to, status, code, message, kind, display, tries }
+}
+
+const ANSWERS: &[Answer] = &[
+    answers(
+        Operation::AssociateIamInstanceProfile,
+        400,
+        "IncorrectState",
+        "There is an existing association for instance i-0123456789abcdef0",
+        "Conflict",
+        "AssociateIamInstanceProfile found the world changed (IncorrectState)",
+        1,
+    ),
+    answers(
+        Operation::ReplaceIamInstanceProfileAssociation,
+        400,
+        "IncorrectState",
+        "The association iip-assoc-0a1b2c3d4e5f60718 is not the active association",
+        "Conflict",
+        "ReplaceIamInstanceProfileAssociation found the world changed (IncorrectState)",
+        1,
+    ),
+    answers(
+        Operation::AssociateIamInstanceProfile,
+        400,
+        "IncorrectInstanceState",
+        "The instance 'i-0123456789abcdef0' is not in the 'running' or 'stopped' states.",
+        "Conflict",
+        "AssociateIamInstanceProfile found the world changed (IncorrectInstanceState)",
+        1,
+    ),
+    answers(
+        Operation::DisassociateIamInstanceProfile,
+        400,
+        "InvalidAssociationID.NotFound",
+        "An invalid association-id of 'iip-assoc-0a1b2c3d4e5f60718' was given",
+        "Conflict",
+        "DisassociateIamInstanceProfile found the world changed (InvalidAssociationID.NotFound)",
+        1,
+    ),
+    answers(
+        Operation::ReplaceIamInstanceProfileAssociation,
+        400,
+        "InvalidAssociationID.NotFound",
+        "An invalid association-id of 'iip-assoc-0a1b2c3d4e5f60718' was given",
+        "Conflict",
+        "ReplaceIamInstanceProfileAssociation found the world changed (InvalidAssociationID.NotFound)",
+        1,
+    ),
+    answers(
+        Operation::AssociateIamInstanceProfile,
+        400,
+        "InvalidInstanceID.NotFound",
+        "The instance ID 'i-0123456789abcdef0' does not exist",
+        "InstanceNotFound",
+        "AssociateIamInstanceProfile found no such instance (InvalidInstanceID.NotFound)",
+        1,
+    ),
+    answers(
+        Operation::DescribeInstances,
+        400,
+        "InvalidInstanceID.NotFound",
+        "The instance ID 'i-0123456789abcdef0' does not exist",
+        "InstanceNotFound",
+        "DescribeInstances found no such instance (InvalidInstanceID.NotFound)",
+        1,
+    ),
+    answers(
+        Operation::DescribeInstances,
+        400,
+        "InvalidInstanceID.Malformed",
+        "Invalid id: \"i-0123456789abcdef0\"",
+        "Rejected",
+        "DescribeInstances was rejected (InvalidInstanceID.Malformed)",
+        1,
+    ),
+    answers(
+        Operation::AssociateIamInstanceProfile,
+        400,
+        "InvalidParameterValue",
+        "Value (web) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance Profile name",
+        "ProfileNotFound",
+        "AssociateIamInstanceProfile found no such instance profile (InvalidParameterValue)",
+        1,
+    ),
+    answers(
+        Operation::ReplaceIamInstanceProfileAssociation,
+        400,
+        "InvalidParameterValue",
+        "Value (arn:aws:iam::123456789012:instance-profile/app/web) for parameter iamInstanceProfile.arn is \
+             invalid. Invalid IAM Instance Profile ARN",
+        "ProfileNotFound",
+        "ReplaceIamInstanceProfileAssociation found no such instance profile (InvalidParameterValue)",
+        1,
+    ),
+    answers(
+        Operation::DescribeIamInstanceProfileAssociations,
+        400,
+        "InvalidParameterValue",
+        "The filter value list may not be empty",
+        "Rejected",
+        "DescribeIamInstanceProfileAssociations was rejected (InvalidParameterValue)",
+        1,
+    ),
+    answers(
+        Operation::AssociateIamInstanceProfile,
+        403,
+        "UnauthorizedOperation",
+        PASS_ROLE_DENIED,
+        "Denied",
+        "AssociateIamInstanceProfile was denied: the function's role needs iam:PassRole on \
+             arn:aws:iam::123456789012:role/web (UnauthorizedOperation)",
+        1,
+    ),
+    answers(
+        Operation::DescribeInstances,
+        403,
+        "UnauthorizedOperation",
+        "You are not authorized to perform this operation.",
+        "Denied",
+        "DescribeInstances was denied: the function's role needs ec2:DescribeInstances (UnauthorizedOperation)",
+        1,
+    ),
+    answers(
+        Operation::GetInstanceProfile,
+        403,
+        "AccessDenied",
+        "User: arn:aws:sts::123456789012:assumed-role/function/function is not authorized to perform: \
+             iam:GetInstanceProfile on resource: instance profile web because no identity-based policy allows the \
+             iam:GetInstanceProfile action",
+        "Denied",
+        "GetInstanceProfile was denied: the function's role needs iam:GetInstanceProfile on instance profile web \
+             (AccessDenied)",
+        1,
+    ),
+    answers(
+        Operation::DescribeInstances,
+        503,
+        "RequestLimitExceeded",
+        "Request limit exceeded.",
+        "Throttled",
+        "DescribeInstances was throttled (RequestLimitExceeded)",
+        3,
+    ),
+    answers(
+        Operation::AssociateIamInstanceProfile,
+        503,
+        "RequestLimitExceeded",
+        "Request limit exceeded.",
+        "Throttled",
+        "AssociateIamInstanceProfile was throttled (RequestLimitExceeded)",
+        3,
+    ),
+    answers(
+        Operation::ReplaceIamInstanceProfileAssociation,
+        503,
+        "EC2ThrottledException",
+        "Rate exceeded for this account",
+        "Throttled",
+        "ReplaceIamInstanceProfileAssociation was throttled (EC2ThrottledException)",
+        3,
+    ),
+    answers(
+        Operation::GetInstanceProfile,
+        400,
+        "Throttling",
+        "Rate exceeded",
+        "Throttled",
+        "GetInstanceProfile was throttled (Throttling)",
+        3,
+    ),
+    answers(
+        Operation::DescribeIamInstanceProfileAssociations,
+        400,
+        "ThrottlingException",
+        "Rate exceeded",
+        "Throttled",
+        "DescribeIamInstanceProfileAssociations was throttled (ThrottlingException)",
+        3,
+    ),
+    answers(
+        Operation::DescribeInstances,
+        500,
+        "InternalError",
+        "An internal error has occurred",
+        "Transient",
+        "DescribeInstances did not get through (InternalError)",
+        3,
+    ),
+    answers(
+        Operation::AssociateIamInstanceProfile,
+        503,
+        "Unavailable",
+        "The service is unavailable. Please try again shortly.",
+        "Transient",
+        "AssociateIamInstanceProfile did not get through (Unavailable)",
+        3,
+    ),
+    answers(
+        Operation::GetInstanceProfile,
+        500,
+        "ServiceFailure",
+        "The request processing has failed because of an unknown error",
+        "Transient",
+        "GetInstanceProfile did not get through (ServiceFailure)",
+        3,
+    ),
+    answers(
+        Operation::DisassociateIamInstanceProfile,
+        503,
+        "RequestLimitExceeded",
+        "Request limit exceeded.",
+        "Throttled",
+        "DisassociateIamInstanceProfile was throttled (RequestLimitExceeded)",
+        3,
+    ),
+    answers(
+        Operation::DisassociateIamInstanceProfile,
+        500,
+        "InternalError",
+        "An internal error has occurred",
+        "Transient",
+        "DisassociateIamInstanceProfile did not get through (InternalError)",
+        1,
+    ),
+    answers(
+        Operation::DescribeInstances,
+        400,
+        "SomethingNew",
+        "Nobody has seen this one",
+        "Rejected",
+        "DescribeInstances was rejected (SomethingNew)",
+        1,
+    ),
+];
+
+#[tokio::test(start_paused = true)]
+async fn every_error_code_has_its_meaning_and_keeps_its_message() {
+    for answer in ANSWERS {
+        let rule = answer.rule();
+        let error = error_of(&mocked(&rule), answer.to).await;
+        let label = format!("{} {}: {error:?}", answer.to, answer.code);
+        assert_eq!(error.operation, answer.to, "{label}");
+        let kind = format!("{:?}", error.kind);
+        assert_eq!(kind.split('(').next(), Some(answer.kind), "{label}");
+        assert_eq!(error.code.as_deref(), Some(answer.code), "{label}");
+        assert_eq!(error.to_string(), answer.display, "{label}");
+        assert_eq!(chain(&error), format!("{}: {}", answer.display, answer.message), "{label}");
+        assert_no_link_repeats_the_next(&error);
+        assert_eq!(rule.num_calls(), answer.tries, "{label}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_profile_that_iam_does_not_know_is_no_error() {
+    let message = "Instance Profile web cannot be found.";
+    let body = iam_error("NoSuchEntity", message);
+    let rule = mock!(aws_sdk_iam::Client::get_instance_profile)
+        .sequence()
+        .http_status(404, Some(body))
+        .build();
+    assert_eq!(mocked(&rule).profile(&name("web")).await.unwrap(), None);
+    assert_eq!(rule.num_calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_throttled_once_is_tried_again() {
+    let rule = mock!(aws_sdk_ec2::Client::associate_iam_instance_profile)
+        .sequence()
+        .http_status(503, Some(ec2_error("RequestLimitExceeded", "Request limit exceeded.")))
+        .http_status(200, Some(association_answer("AssociateIamInstanceProfile", "associating")))
+        .build();
+    mocked(&rule).associate(&id(ID), ARN).await.unwrap();
+    assert_eq!(rule.num_calls(), 2);
+}
+
+// ---- Where there is no answer ---------------------------------------------------------------------------------------
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_never_answered_ends_and_may_be_tried_again() {
+    let network = NeverClient::new();
+    let cloud = cloud_over(&sdk_over(network.clone()));
+    for operation in Operation::ALL {
+        let (began, called) = (tokio::time::Instant::now(), network.num_calls());
+        let error = error_of(&cloud, operation).await;
+        assert_eq!(
+            (error.operation, &error.kind, &error.code),
+            (operation, &ErrorKind::Transient, &None)
+        );
+        assert_eq!(error.to_string(), format!("{operation} did not get through"));
+        assert!(chain(&error).contains("timeout"), "{}", chain(&error));
+        assert_no_link_repeats_the_next(&error);
+        // What a second Disassociate would be answered says nothing about the first.
+        let is_tried_again = operation != Operation::DisassociateIamInstanceProfile;
+        assert_eq!(network.num_calls() > called + 1, is_tried_again, "{operation}");
+        assert!(began.elapsed() <= Duration::from_secs(12), "{:?}", began.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_cannot_be_sent_may_be_tried_again() {
+    for operation in Operation::ALL {
+        let (cloud, _) = replaying([]);
+        let error = error_of(&cloud, operation).await;
+        assert_eq!(
+            (error.operation, &error.kind, &error.code),
+            (operation, &ErrorKind::Transient, &None)
+        );
+        assert!(chain(&error).contains("dispatch failure"), "{}", chain(&error));
+        assert_no_link_repeats_the_next(&error);
+    }
+}
+
+// ---- By bodies as EC2 and IAM write them ----------------------------------------------------------------------------
+
+#[tokio::test(start_paused = true)]
+async fn instances_come_in_pages() {
+    let first = r#"<?xml version="1.0" encoding="UTF-8"?>
+<DescribeInstancesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">
+    <requestId>8f7724cf-496f-496e-8fe3-example00001</requestId>
+    <reservationSet>
+        <item>
+            <reservationId>r-0a1b2c3d4e5f60718</reservationId>
+            <ownerId>123456789012</ownerId>
+            <groupSet/>
+            <instancesSet>
+                <item>
+                    <instanceId>i-0123456789abcdef0</instanceId>
+                    <imageId>ami-0a1b2c3d4e5f60718</imageId>
+                    <instanceState><code>16</code><name>running</name></instanceState>
+                    <privateDnsName>ip-10-0-0-12.ec2.internal</privateDnsName>
+                    <reason/>
+                    <amiLaunchIndex>0</amiLaunchIndex>
+                    <productCodes/>
+                    <instanceType>t3.micro</instanceType>
+                    <launchTime>2026-11-02T09:14:00.000Z</launchTime>
+                    <placement><availabilityZone>us-east-1a</availabilityZone><tenancy>default</tenancy></placement>
+                    <monitoring><state>disabled</state></monitoring>
+                    <iamInstanceProfile>
+                        <arn>arn:aws:iam::123456789012:instance-profile/stale</arn>
+                        <id>AIPASTALE00000000000</id>
+                    </iamInstanceProfile>
+                    <tagSet>
+                        <item><key>InstanceProfile</key><value>app=web+1,x.y@z-0</value></item>
+                        <item><key>Name</key><value>R&amp;D &lt;one&gt;</value></item>
+                        <item><key>note</key><value/></item>
+                    </tagSet>
+                    <operator><managed>false</managed></operator>
+                </item>
+                <item>
+                    <instanceId>i-0fedcba9876543210</instanceId>
+                    <instanceState><code>272</code><name>hibernating</name></instanceState>
+                </item>
+            </instancesSet>
+            <requesterId>043234062703</requesterId>
+        </item>
+    </reservationSet>
+    <nextToken>eyJ2IjoiMiIsImMiOiJwYWdlLTIifQ==</nextToken>
+</DescribeInstancesResponse>"#;
+    let second = r#"<?xml version="1.0" encoding="UTF-8"?>
+<DescribeInstancesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">
+    <requestId>8f7724cf-496f-496e-8fe3-example00002</requestId>
+    <reservationSet>
+        <item>
+            <reservationId>r-0b1b2c3d4e5f60718</reservationId>
+            <ownerId>111122223333</ownerId>
+            <instancesSet>
+                <item>
+                    <instanceId>i-00000000000000003</instanceId>
+                    <instanceState><code>80</code><name>stopped</name></instanceState>
+                    <tagSet><item><key>InstanceProfile</key><value>web</value></item></tagSet>
+                    <operator><managed>true</managed><principal>eks.amazonaws.com</principal></operator>
+                </item>
+                <item>
+                    <instanceId>i-00000000000000004</instanceId>
+                    <instanceState><code>48</code><name>terminated</name></instanceState>
+                    <operator><managed>true</managed></operator>
+                </item>
+            </instancesSet>
+        </item>
+    </reservationSet>
+</DescribeInstancesResponse>"#;
+    let (cloud, network) = replaying([(200, first.to_owned()), (200, second.to_owned())]);
+    let asked = [ID, OTHER_ID, "i-00000000000000003", "i-00000000000000004"];
+    let found = cloud.instances(&ids(&asked)).await.unwrap();
+
+    let seen: Vec<_> = found
+        .iter()
+        .map(|i| (i.id.as_str(), i.account.as_ref().unwrap().as_str(), i.state.as_str()))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            (ID, "123456789012", "running"),
+            (OTHER_ID, "123456789012", "hibernating"),
+            ("i-00000000000000003", "111122223333", "stopped"),
+            ("i-00000000000000004", "111122223333", "terminated"),
+        ]
+    );
+    assert_eq!(found[1].state, InstanceState::Unknown("hibernating".to_owned()));
+    assert_eq!(
+        tags_of(&found[0]),
+        [("InstanceProfile", "app=web+1,x.y@z-0"), ("Name", "R&D <one>"), ("note", "")]
+    );
+    assert!(found[1].tags.is_empty());
+    let keepers: Vec<_> = found.iter().map(|instance| instance.keeper.clone()).collect();
+    let eks = Keeper::Service(Some("eks.amazonaws.com".to_owned()));
+    assert_eq!(keepers, [Keeper::Owner, Keeper::Owner, eks, Keeper::Service(None)]);
+
+    let mut expected = filtered_request("DescribeInstances", &asked);
+    let [one, two] = &sent(&network)[..] else { panic!("two pages, two requests") };
+    assert_eq!(*one, expected);
+    expected.insert("NextToken".to_owned(), "eyJ2IjoiMiIsImMiOiJwYWdlLTIifQ==".to_owned());
+    assert_eq!(*two, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn associations_come_in_pages_with_their_timestamps() {
+    let page = |rows: &str, token: &str| {
+        format!(
+            r#"<?xml version="1.0" encoding="UTF-8"?>
+<DescribeIamInstanceProfileAssociationsResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">
+    <requestId>84c2d2a6-12dc-491f-a9ee-example00001</requestId>
+    <iamInstanceProfileAssociationSet>{rows}</iamInstanceProfileAssociationSet>{token}
+</DescribeIamInstanceProfileAssociationsResponse>"#
+        )
+    };
+    let row = |row: &str, arn: &str, state: &str, time: &str| {
+        format!(
+            "<item><associationId>{row}</associationId><iamInstanceProfile><arn>{arn}</arn><id>{PROFILE_ID}</id>\
+             </iamInstanceProfile><instanceId>{ID}</instanceId><state>{state}</state><timestamp>{time}</timestamp></item>"
+        )
+    };
+    let old = "arn:aws:iam::123456789012:instance-profile/old";
+    let first =
+        row("iip-assoc-00000000000000001", old, "disassociating", "2023-11-14T22:13:20.000Z")
+            + &row("iip-assoc-00000000000000002", ARN, "associating", "2023-11-14T22:13:25.123Z");
+    let second = row("iip-assoc-00000000000000003", ARN, "settling", "2023-11-14T22:13:26Z");
+    let (cloud, network) =
+        replaying([(200, page(&first, "<nextToken>page-2</nextToken>")), (200, page(&second, ""))]);
+    let rows = cloud.associations(&ids(&[ID])).await.unwrap();
+    assert_eq!(
+        rows,
+        [
+            association(
+                "iip-assoc-00000000000000001",
+                old,
+                AssociationState::Disassociating,
+                1_700_000_000
+            ),
+            association(
+                "iip-assoc-00000000000000002",
+                ARN,
+                AssociationState::Associating,
+                1_700_000_005
+            ),
+            association(
+                "iip-assoc-00000000000000003",
+                ARN,
+                AssociationState::Unknown("settling".to_owned()),
+                1_700_000_006
+            ),
+        ]
+    );
+    let newest = Association::in_force(rows).unwrap();
+    assert_eq!(newest.id.as_str(), "iip-assoc-00000000000000003");
+
+    let mut expected = filtered_request("DescribeIamInstanceProfileAssociations", &[ID]);
+    let [one, two] = &sent(&network)[..] else { panic!("two pages, two requests") };
+    assert_eq!(*one, expected);
+    expected.insert("NextToken".to_owned(), "page-2".to_owned());
+    assert_eq!(*two, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_found_is_an_answer() {
+    let instances = r#"<DescribeInstancesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><requestId>r</requestId><reservationSet/></DescribeInstancesResponse>"#;
+    let rows = r#"<DescribeIamInstanceProfileAssociationsResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><requestId>r</requestId><iamInstanceProfileAssociationSet/></DescribeIamInstanceProfileAssociationsResponse>"#;
+    let (cloud, _) = replaying([(200, instances.to_owned()), (200, rows.to_owned())]);
+    assert_eq!(cloud.instances(&ids(&[ID])).await.unwrap(), []);
+    assert_eq!(cloud.associations(&ids(&[ID])).await.unwrap(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn reads_name_at_most_two_hundred_instances_each() {
+    let many: Vec<String> = (0..201).map(|number| format!("i-{number:017x}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let instances = "<DescribeInstancesResponse><reservationSet/></DescribeInstancesResponse>";
+    let rows = "<DescribeIamInstanceProfileAssociationsResponse><iamInstanceProfileAssociationSet/>\
+                </DescribeIamInstanceProfileAssociationsResponse>";
+    let bodies = [instances, instances, rows, rows].map(|body| (200, body.to_owned()));
+    let (cloud, network) = replaying(bodies);
+    cloud.instances(&ids(&many)).await.unwrap();
+    cloud.associations(&ids(&many)).await.unwrap();
+    let (first, rest) = many.split_at(200);
+    assert_eq!(
+        sent(&network),
+        [
+            filtered_request("DescribeInstances", first),
+            filtered_request("DescribeInstances", rest),
+            filtered_request("DescribeIamInstanceProfileAssociations", first),
+            filtered_request("DescribeIamInstanceProfileAssociations", rest),
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_to_read_is_no_request() {
+    let (cloud, network) = replaying([]);
+    assert_eq!(cloud.instances(&[]).await.unwrap(), []);
+    assert_eq!(cloud.associations(&[]).await.unwrap(), []);
+    assert!(sent(&network).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trust_policy_arrives_percent_encoded() {
+    let body = r#"<GetInstanceProfileResponse xmlns="https://iam.amazonaws.com/doc/2010-05-08/">
+  <GetInstanceProfileResult>
+    <InstanceProfile>
+      <Path>/app/</Path>
+      <InstanceProfileName>web</InstanceProfileName>
+      <InstanceProfileId>AIPACKCEVSQ6C2EXAMPLE</InstanceProfileId>
+      <Arn>arn:aws:iam::123456789012:instance-profile/app/web</Arn>
+      <CreateDate>2026-11-02T09:00:00Z</CreateDate>
+      <Roles>
+        <member>
+          <Path>/</Path>
+          <RoleName>web-role</RoleName>
+          <RoleId>AROACKCEVSQ6C2EXAMPLE</RoleId>
+          <Arn>arn:aws:iam::123456789012:role/web-role</Arn>
+          <CreateDate>2026-11-02T08:59:00Z</CreateDate>
+          <AssumeRolePolicyDocument>%7B%22Version%22%3A%222012-10-17%22%2C%22Statement%22%3A%5B%7B%22Sid%22%3A%22a%2Bb%20%C3%A9%22%2C%22Effect%22%3A%22Allow%22%2C%22Principal%22%3A%7B%22Service%22%3A%22ec2.amazonaws.com%22%7D%2C%22Action%22%3A%22sts%3AAssumeRole%22%7D%5D%7D</AssumeRolePolicyDocument>
+        </member>
+      </Roles>
+    </InstanceProfile>
+  </GetInstanceProfileResult>
+  <ResponseMetadata>
+    <RequestId>37289fda-29ba-11de-8c4d-example00001</RequestId>
+  </ResponseMetadata>
+</GetInstanceProfileResponse>"#;
+    let (cloud, network) = replaying([(200, body.to_owned())]);
+    let profile = cloud.profile(&name("web")).await.unwrap().unwrap();
+    assert_eq!((profile.arn.to_string().as_str(), profile.id.as_str()), (ARN, PROFILE_ID));
+    let role = profile.role.unwrap();
+    assert_eq!(role.name, "web-role");
+    assert_eq!(
+        role.trust_policy.unwrap(),
+        r#"{"Version":"2012-10-17","Statement":[{"Sid":"a+b é","Effect":"Allow","Principal":{"Service":"ec2.amazonaws.com"},"Action":"sts:AssumeRole"}]}"#
+    );
+    let expected = request(&[
+        ("Action", "GetInstanceProfile"),
+        ("Version", "2010-05-08"),
+        ("InstanceProfileName", "web"),
+    ]);
+    assert_eq!(sent(&network), [expected]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn writes_say_exactly_what_they_change() {
+    let (cloud, network) = replaying([
+        (200, association_answer("AssociateIamInstanceProfile", "associating")),
+        (200, association_answer("ReplaceIamInstanceProfileAssociation", "associating")),
+        (200, association_answer("DisassociateIamInstanceProfile", "disassociating")),
+    ]);
+    cloud.associate(&id(ID), ARN).await.unwrap();
+    cloud.replace(&row_id(ROW), ARN).await.unwrap();
+    cloud.disassociate(&row_id(ROW)).await.unwrap();
+    assert_eq!(
+        sent(&network),
+        [
+            request(&[
+                ("Action", "AssociateIamInstanceProfile"),
+                ("Version", "2016-11-15"),
+                ("InstanceId", ID),
+                ("IamInstanceProfile.Arn", ARN),
+            ]),
+            request(&[
+                ("Action", "ReplaceIamInstanceProfileAssociation"),
+                ("Version", "2016-11-15"),
+                ("AssociationId", ROW),
+                ("IamInstanceProfile.Arn", ARN),
+            ]),
+            request(&[
+                ("Action", "DisassociateIamInstanceProfile"),
+                ("Version", "2016-11-15"),
+                ("AssociationId", ROW),
+            ]),
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_cannot_be_read_says_nothing_about_what_was_done() {
+    for body in ["", "<html>welcome", "{\"message\": \"hello\"}", "<Unexpected/>"] {
+        for operation in Operation::ALL {
+            let (cloud, _) = replaying([(200, body.to_owned())]);
+            let error = error_of(&cloud, operation).await;
+            assert_eq!(
+                (&error.kind, &error.code),
+                (&ErrorKind::Transient, &None),
+                "{operation} {body:?}"
+            );
+            assert_eq!(error.to_string(), format!("{operation} did not get through"));
+            assert_no_link_repeats_the_next(&error);
+            assert!(
+                chain(&error).to_lowercase().contains("xml") || chain(&error).contains("root"),
+                "the reader's complaint is kept: {}",
+                chain(&error)
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_cannot_be_read_goes_by_its_status() {
+    for (status, kind) in
+        [(400, ErrorKind::Rejected), (502, ErrorKind::Transient), (429, ErrorKind::Throttled)]
+    {
+        for body in ["", "<html>bad gateway</html>"] {
+            let (cloud, _) = replaying([(); 3].map(|()| (status, body.to_owned())));
+            let error = error_of(&cloud, Operation::AssociateIamInstanceProfile).await;
+            assert_eq!(
+                (&error.kind, &error.code),
+                (&kind, &None),
+                "{status} {body:?}: {}",
+                chain(&error)
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_profile_whose_arn_cannot_be_read_is_no_profile_to_attach() {
+    let body = r#"<GetInstanceProfileResponse xmlns="https://iam.amazonaws.com/doc/2010-05-08/"><GetInstanceProfileResult><InstanceProfile><Path>/</Path><InstanceProfileName>web</InstanceProfileName><InstanceProfileId>AIPACKCEVSQ6C2EXAMPLE</InstanceProfileId><Arn>arn:aws:iam::123456789012:role/web</Arn><CreateDate>2026-11-02T09:00:00Z</CreateDate><Roles/></InstanceProfile></GetInstanceProfileResult></GetInstanceProfileResponse>"#;
+    let (cloud, _) = replaying([(200, body.to_owned())]);
+    let error = cloud.profile(&name("web")).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Transient);
+    assert!(chain(&error).contains("instance-profile/PATH/NAME"), "{}", chain(&error));
+}
+
+// ---- Helpers ---------------------------------------------------------------------------------------------------------
+
+impl Answer {
+    fn body(&self) -> String {
+        match self.to {
+            Operation::GetInstanceProfile => iam_error(self.code, self.message),
+            Operation::DescribeInstances
+            | Operation::DescribeIamInstanceProfileAssociations
+            | Operation::AssociateIamInstanceProfile
+            | Operation::ReplaceIamInstanceProfileAssociation
+            | Operation::DisassociateIamInstanceProfile => ec2_error(self.code, self.message),
+        }
+    }
+
+    /// A rule that answers this call so, however often it is made.
+    fn rule(&self) -> Rule {
+        use aws_sdk_ec2::Client as Ec2;
+        // Each call's builder is of a type of its own.
+        macro_rules! always {
+            ($call:expr) => {
+                mock!($call).sequence().http_status(self.status, Some(self.body())).times(9).build()
+            };
+        }
+        match self.to {
+            Operation::DescribeInstances => always!(Ec2::describe_instances),
+            Operation::DescribeIamInstanceProfileAssociations => {
+                always!(Ec2::describe_iam_instance_profile_associations)
+            }
+            Operation::GetInstanceProfile => always!(aws_sdk_iam::Client::get_instance_profile),
+            Operation::AssociateIamInstanceProfile => always!(Ec2::associate_iam_instance_profile),
+            Operation::ReplaceIamInstanceProfileAssociation => {
+                always!(Ec2::replace_iam_instance_profile_association)
+            }
+            Operation::DisassociateIamInstanceProfile => {
+                always!(Ec2::disassociate_iam_instance_profile)
+            }
+        }
+    }
+}
+
+async fn error_of(cloud: &AwsCloud, operation: Operation) -> CloudError {
+    match operation {
+        Operation::DescribeInstances => cloud.instances(&ids(&[ID])).await.unwrap_err(),
+        Operation::DescribeIamInstanceProfileAssociations => {
+            cloud.associations(&ids(&[ID])).await.unwrap_err()
+        }
+        Operation::GetInstanceProfile => cloud.profile(&name("web")).await.unwrap_err(),
+        Operation::AssociateIamInstanceProfile => cloud.associate(&id(ID), ARN).await.unwrap_err(),
+        Operation::ReplaceIamInstanceProfileAssociation => {
+            cloud.replace(&row_id(ROW), ARN).await.unwrap_err()
+        }
+        Operation::DisassociateIamInstanceProfile => {
+            cloud.disassociate(&row_id(ROW)).await.unwrap_err()
+        }
+    }
+}
+
+/// What the shipped clients are configured with, network and credentials apart.
+fn sdk_over(network: impl HttpClient + 'static) -> SdkConfig {
+    let credentials = Credentials::new("AKIAIOSFODNN7EXAMPLE", "secret", None, None, "test");
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(Duration::from_secs(2))
+        .operation_attempt_timeout(Duration::from_secs(5))
+        .operation_timeout(Duration::from_secs(12))
+        .build();
+    let retries = RetryConfig::standard()
+        .with_max_attempts(3)
+        .with_initial_backoff(Duration::from_millis(300));
+    SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("us-east-1"))
+        .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .timeout_config(timeouts)
+        .retry_config(retries)
+        .http_client(network)
+        .build()
+}
+
+fn cloud_over(sdk: &SdkConfig) -> AwsCloud {
+    AwsCloud::new(aws_sdk_ec2::Client::new(sdk), aws_sdk_iam::Client::new(sdk))
+}
+
+/// A cloud whose answers come from one rule.
+fn mocked(rule: &Rule) -> AwsCloud {
+    let sdk = sdk_over(create_mock_http_client());
+    let interceptor = || MockResponseInterceptor::new().with_rule(rule);
+    let ec2 = aws_sdk_ec2::config::Builder::from(&sdk).interceptor(interceptor()).build();
+    let iam = aws_sdk_iam::config::Builder::from(&sdk).interceptor(interceptor()).build();
+    AwsCloud::new(aws_sdk_ec2::Client::from_conf(ec2), aws_sdk_iam::Client::from_conf(iam))
+}
+
+/// A cloud that is given these answers in turn, and the network that keeps what it was asked.
+fn replaying<const N: usize>(answers: [(u16, String); N]) -> (AwsCloud, StaticReplayClient) {
+    let network = StaticReplayClient::new(
+        answers
+            .into_iter()
+            .map(|(status, body)| {
+                let request = http::Request::builder().body(SdkBody::empty()).unwrap();
+                let response =
+                    http::Response::builder().status(status).body(SdkBody::from(body)).unwrap();
+                ReplayEvent::new(request, response)
+            })
+            .collect(),
+    );
+    (cloud_over(&sdk_over(network.clone())), network)
+}
+
+/// The parameters of each request that went out.
+fn sent(network: &StaticReplayClient) -> Vec<BTreeMap<String, String>> {
+    network
+        .actual_requests()
+        .map(|request| {
+            assert_eq!(request.method(), "POST");
+            form_urlencoded::parse(request.body().bytes().unwrap()).into_owned().collect()
+        })
+        .collect()
+}
+
+fn request(parameters: &[(&str, &str)]) -> BTreeMap<String, String> {
+    parameters.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+/// A read by the filter `instance-id`.
+fn filtered_request(action: &str, ids: &[&str]) -> BTreeMap<String, String> {
+    let mut parameters = request(&[
+        ("Action", action),
+        ("Version", "2016-11-15"),
+        ("MaxResults", "1000"),
+        ("Filter.1.Name", "instance-id"),
+    ]);
+    parameters.extend(
+        ids.iter().zip(1..).map(|(id, n)| (format!("Filter.1.Value.{n}"), (*id).to_owned())),
+    );
+    parameters
+}
+
+fn assert_no_link_repeats_the_next(error: &CloudError) {
+    let mut link: &dyn Error = error;
+    while let Some(next) = link.source() {
+        let (this, below) = (link.to_string(), next.to_string());
+        assert!(below.is_empty() || !this.contains(&below), "{this:?} repeats {below:?}");
+        link = next;
+    }
+}
+
+fn ec2_error(code: &str, message: &str) -> String {
+    format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Response><Errors><Error><Code>{code}</Code><Message>{message}\
+         </Message></Error></Errors><RequestID>ea966190-f9aa-478e-9ede-example00001</RequestID></Response>"
+    )
+}
+
+fn iam_error(code: &str, message: &str) -> String {
+    format!(
+        "<ErrorResponse xmlns=\"https://iam.amazonaws.com/doc/2010-05-08/\">\n  <Error>\n    <Type>Sender</Type>\n    \
+         <Code>{code}</Code>\n    <Message>{message}</Message>\n  </Error>\n  \
+         <RequestId>7a62c49f-347e-4fc4-9331-example00001</RequestId>\n</ErrorResponse>"
+    )
+}
+
+fn association_answer(action: &str, state: &str) -> String {
+    format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<{action}Response xmlns=\"http://ec2.amazonaws.com/doc/2016-11-15/\">\
+         <requestId>e10deeaf-7cda-48e7-950b-example00001</requestId><iamInstanceProfileAssociation>\
+         <associationId>{ROW}</associationId><iamInstanceProfile><arn>{ARN}</arn><id>{PROFILE_ID}</id>\
+         </iamInstanceProfile><instanceId>{ID}</instanceId><state>{state}</state>\
+         </iamInstanceProfileAssociation></{action}Response>"
+    )
+}
+
+fn association(row: &str, arn: &str, state: AssociationState, since: i64) -> Association {
+    Association {
+        id: row_id(row),
+        instance: id(ID),
+        profile_arn: arn.to_owned(),
+        profile_id: Some(auto_instance_profile::model::ProfileId::parse(PROFILE_ID).unwrap()),
+        state,
+        since: Some(since),
+    }
+}
+
+fn the_filter_for(ids: &[&str]) -> Filter {
+    let values = ids.iter().map(|id| (*id).to_owned()).collect();
+    Filter::builder().name("instance-id").set_values(Some(values)).build()
+}
+
+fn the_arn_alone() -> IamInstanceProfileSpecification {
+    IamInstanceProfileSpecification::builder().arn(ARN).build()
+}
+
+fn tags_of(instance: &Instance) -> Vec<(&str, &str)> {
+    instance.tags.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect()
+}
+
+fn ids(texts: &[&str]) -> Vec<InstanceId> {
+    texts.iter().map(|text| id(text)).collect()
+}
+
+fn id(text: &str) -> InstanceId {
+    InstanceId::parse(text).unwrap()
+}
+
+fn row_id(text: &str) -> AssociationId {
+    AssociationId::parse(text).unwrap()
+}
+
+fn name(text: &str) -> ProfileName {
+    ProfileName::parse(text).unwrap()
+}

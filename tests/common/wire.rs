@@ -1,0 +1,518 @@
+//! The world over HTTP: EC2's Query API and IAM's on one loopback port, told apart by their actions.
+//!
+//! Strict where AWS is: an unsigned request, an unknown parameter or an illegal value is refused with AWS's code, so that a
+//! call the live service would not take does not pass here either.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use aws_smithy_types::DateTime;
+use aws_smithy_types::date_time::Format;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use tokio::net::TcpListener;
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::world::{ACCOUNT, Association, AwsError, Instance, Profile, World, Write};
+
+/// What goes wrong with one request.
+#[derive(Debug, Clone)]
+pub enum Fault {
+    /// It is refused with this status, code and message; nothing is carried out.
+    Refuses(u16, &'static str, &'static str),
+    /// The connection breaks before anything is carried out.
+    BreaksBefore,
+    /// It is carried out; then the connection breaks.
+    BreaksAfter,
+    /// It is carried out; the answer says success and is no XML.
+    Garbles,
+    /// It is carried out after this time.
+    Delays(Duration),
+    /// It is never answered, and nothing is carried out.
+    Hangs,
+}
+
+/// A request that arrived.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub action: String,
+    pub parameters: BTreeMap<String, String>,
+    /// The Region it was signed for.
+    pub region: String,
+}
+
+/// EC2 and IAM over one world; they stop when this is dropped.
+pub struct Wire {
+    endpoint: String,
+    shared: Arc<Shared>,
+    server: JoinHandle<()>,
+}
+
+struct Shared {
+    world: Mutex<World>,
+    requests: Mutex<Vec<Request>>,
+    faults: Mutex<Vec<(&'static str, Fault, Lasts)>>,
+    rows_per_page: Mutex<usize>,
+    /// Rows not yet given out, by the token that asks for them.
+    pages: Mutex<HashMap<String, Vec<String>>>,
+    tokens: AtomicU32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lasts {
+    Once,
+    Always,
+}
+
+impl Wire {
+    pub async fn serve(world: World) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let shared = Arc::new(Shared {
+            world: Mutex::new(world),
+            requests: Mutex::default(),
+            faults: Mutex::default(),
+            rows_per_page: Mutex::new(1000),
+            pages: Mutex::default(),
+            tokens: AtomicU32::new(0),
+        });
+        let server = tokio::spawn(accept(listener, Arc::clone(&shared)));
+        Self { endpoint, shared, server }
+    }
+
+    /// The next such request meets this fault.
+    pub fn once(self, action: &'static str, fault: Fault) -> Self {
+        self.shared.faults.lock().unwrap().push((action, fault, Lasts::Once));
+        self
+    }
+
+    /// Every such request meets this fault.
+    pub fn always(self, action: &'static str, fault: Fault) -> Self {
+        self.shared.faults.lock().unwrap().push((action, fault, Lasts::Always));
+        self
+    }
+
+    /// Lists come in pages of this many rows, however many were asked for: EC2 may give fewer.
+    pub fn in_pages_of(self, rows: usize) -> Self {
+        *self.shared.rows_per_page.lock().unwrap() = rows;
+        self
+    }
+
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    pub fn world(&self) -> MutexGuard<'_, World> {
+        self.shared.world.lock().unwrap()
+    }
+
+    /// The writes that were carried out.
+    pub fn writes(&self) -> Vec<Write> {
+        self.world().writes.clone()
+    }
+
+    /// Every request that arrived, refused ones among them.
+    pub fn requests(&self) -> Vec<Request> {
+        self.shared.requests.lock().unwrap().clone()
+    }
+
+    /// The requests of one action.
+    pub fn requests_of(&self, action: &str) -> Vec<Request> {
+        self.requests().into_iter().filter(|request| request.action == action).collect()
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+/// Serves connections until it is aborted; they end with it.
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        let shared = Arc::clone(&shared);
+        connections.spawn(async move {
+            let service = service_fn(|request| answer(&shared, request));
+            // An error here is a connection that broke, on purpose or by its other end.
+            let _ = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        });
+    }
+}
+
+/// A connection that breaks: hyper closes it when the service fails.
+#[derive(Debug)]
+struct Break;
+
+impl std::fmt::Display for Break {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("broken on purpose")
+    }
+}
+
+impl std::error::Error for Break {}
+
+async fn answer(
+    shared: &Shared,
+    request: hyper::Request<Incoming>,
+) -> Result<hyper::Response<Full<Bytes>>, Break> {
+    let signature = header(&request, "authorization");
+    let is_form = header(&request, "content-type") == "application/x-www-form-urlencoded";
+    let is_post = request.method() == hyper::Method::POST && request.uri().path() == "/";
+    let Ok(body) = request.into_body().collect().await else { return Err(Break) };
+    let parameters: BTreeMap<String, String> =
+        form_urlencoded::parse(&body.to_bytes()).into_owned().collect();
+    let action = parameters.get("Action").cloned().unwrap_or_default();
+    // Credential=KEY/DATE/REGION/SERVICE/aws4_request
+    let mut scope = signature.split('/').skip(2).map(str::to_owned);
+    let (region, service) = (scope.next().unwrap_or_default(), scope.next().unwrap_or_default());
+    let is_iam = action == "GetInstanceProfile";
+    let is_signed = service == if is_iam { "iam" } else { "ec2" };
+    shared.requests.lock().unwrap().push(Request {
+        action: action.clone(),
+        parameters: parameters.clone(),
+        region,
+    });
+
+    let fault = shared.next_fault(&action);
+    match &fault {
+        Some(Fault::BreaksBefore) => return Err(Break),
+        Some(Fault::Hangs) => std::future::pending().await,
+        Some(Fault::Delays(time)) => tokio::time::sleep(*time).await,
+        Some(Fault::Refuses(status, code, message)) => {
+            return Ok(refusal(is_iam, &error(*status, code, message)));
+        }
+        Some(Fault::BreaksAfter | Fault::Garbles) | None => {}
+    }
+    let done = if !is_post || !is_form {
+        Err(error(400, "MalformedQueryString", "The query string contains a syntax error"))
+    } else if is_signed {
+        shared.carry_out(&action, &parameters)
+    } else {
+        let message = "AWS was not able to validate the provided access credentials";
+        Err(error(401, "AuthFailure", message))
+    };
+    match (fault, done) {
+        (Some(Fault::BreaksAfter), _) => Err(Break),
+        (Some(Fault::Garbles), _) => Ok(respond(200, "<html>welcome".to_owned())),
+        (_, Ok(body)) => Ok(respond(200, body)),
+        (_, Err(error)) => Ok(refusal(is_iam, &error)),
+    }
+}
+
+impl Shared {
+    fn next_fault(&self, action: &str) -> Option<Fault> {
+        let mut faults = self.faults.lock().unwrap();
+        let index = faults.iter().position(|(planned, _, _)| *planned == action)?;
+        let fault = faults[index].1.clone();
+        if faults[index].2 == Lasts::Once {
+            faults.remove(index);
+        }
+        Some(fault)
+    }
+
+    fn carry_out(
+        &self,
+        action: &str,
+        given: &BTreeMap<String, String>,
+    ) -> Result<String, AwsError> {
+        let parameters = Parameters(given);
+        let version = if action == "GetInstanceProfile" { "2010-05-08" } else { "2016-11-15" };
+        if parameters.required("Version")? != version {
+            return Err(error(400, "InvalidAction", "The action is not valid for this version"));
+        }
+        let mut world = self.world.lock().unwrap();
+        match action {
+            "DescribeInstances" => {
+                parameters.allow_only(&["MaxResults", "NextToken", "Filter."])?;
+                let (rows, token) = self.page(&parameters, |ids| {
+                    Ok(world.describe_instances(ids)?.iter().map(reservation).collect())
+                })?;
+                Ok(ec2_answer(action, &format!("<reservationSet>{rows}</reservationSet>{token}")))
+            }
+            "DescribeIamInstanceProfileAssociations" => {
+                parameters.allow_only(&["MaxResults", "NextToken", "Filter."])?;
+                let (rows, token) = self.page(&parameters, |ids| {
+                    let rows = world.describe_associations(ids)?;
+                    Ok(rows
+                        .iter()
+                        .map(|row| format!("<item>{}</item>", association(row)))
+                        .collect())
+                })?;
+                let set = "iamInstanceProfileAssociationSet";
+                Ok(ec2_answer(action, &format!("<{set}>{rows}</{set}>{token}")))
+            }
+            "AssociateIamInstanceProfile" => {
+                parameters.allow_only(&["InstanceId", "IamInstanceProfile.Arn"])?;
+                let id = parameters.required("InstanceId")?;
+                check_instance_id(id)?;
+                let row = world.associate(id, parameters.required("IamInstanceProfile.Arn")?)?;
+                Ok(association_answer(action, &row))
+            }
+            "ReplaceIamInstanceProfileAssociation" => {
+                parameters.allow_only(&["AssociationId", "IamInstanceProfile.Arn"])?;
+                let row = parameters.required("AssociationId")?;
+                let row = world.replace(row, parameters.required("IamInstanceProfile.Arn")?)?;
+                Ok(association_answer(action, &row))
+            }
+            "DisassociateIamInstanceProfile" => {
+                parameters.allow_only(&["AssociationId"])?;
+                let row = world.disassociate(parameters.required("AssociationId")?)?;
+                Ok(association_answer(action, &row))
+            }
+            "GetInstanceProfile" => {
+                parameters.allow_only(&["InstanceProfileName"])?;
+                Ok(profile(
+                    &world.get_instance_profile(parameters.required("InstanceProfileName")?)?,
+                ))
+            }
+            _ => {
+                let message = format!("The action {action} is not valid for this web service.");
+                Err(error(400, "InvalidAction", &message))
+            }
+        }
+    }
+
+    /// One page of a list, and the token of the next as XML: the world is asked for the first, the rest is kept.
+    fn page(
+        &self,
+        parameters: &Parameters<'_>,
+        list: impl FnOnce(&[String]) -> Result<Vec<String>, AwsError>,
+    ) -> Result<(String, String), AwsError> {
+        let ids = parameters.instance_ids()?;
+        let size = parameters.max_results()?.min(*self.rows_per_page.lock().unwrap());
+        let mut pages = self.pages.lock().unwrap();
+        let mut rows = match parameters.0.get("NextToken") {
+            None => list(&ids)?,
+            Some(token) => pages
+                .remove(token)
+                .ok_or_else(|| error(400, "InvalidNextToken", "The specified token is invalid."))?,
+        };
+        let rest = rows.split_off(size.min(rows.len()));
+        if rest.is_empty() {
+            return Ok((rows.concat(), String::new()));
+        }
+        // With characters that must survive form encoding.
+        let token = format!("page+{}/==", self.tokens.fetch_add(1, Ordering::Relaxed));
+        pages.insert(token.clone(), rest);
+        Ok((rows.concat(), format!("<nextToken>{token}</nextToken>")))
+    }
+}
+
+/// A request's parameters, read as strictly as AWS reads them.
+struct Parameters<'a>(&'a BTreeMap<String, String>);
+
+impl Parameters<'_> {
+    fn required(&self, name: &str) -> Result<&str, AwsError> {
+        self.0.get(name).filter(|value| !value.is_empty()).map(String::as_str).ok_or_else(|| {
+            let message = format!("The request must contain the parameter {name}");
+            error(400, "MissingParameter", &message)
+        })
+    }
+
+    /// These names, or beginnings of names that end with a dot.
+    fn allow_only(&self, names: &[&str]) -> Result<(), AwsError> {
+        let known = |key: &str| {
+            matches!(key, "Action" | "Version")
+                || names
+                    .iter()
+                    .any(|name| key == *name || name.ends_with('.') && key.starts_with(name))
+        };
+        match self.0.keys().find(|key| !known(key)) {
+            None => Ok(()),
+            Some(key) => {
+                let message = format!("The parameter {key} is not recognized");
+                Err(error(400, "UnknownParameter", &message))
+            }
+        }
+    }
+
+    fn max_results(&self) -> Result<usize, AwsError> {
+        let Some(text) = self.0.get("MaxResults") else { return Ok(1000) };
+        text.parse().ok().filter(|number| (5..=1000).contains(number)).ok_or_else(|| {
+            let message = format!(
+                "Value ( {text} ) for parameter maxResults is invalid. Expecting a value between 5 and 1000."
+            );
+            error(400, "InvalidParameterValue", &message)
+        })
+    }
+
+    /// The values of the one filter that this job has use for.
+    fn instance_ids(&self) -> Result<Vec<String>, AwsError> {
+        let name = self.required("Filter.1.Name")?;
+        if name != "instance-id" || self.0.contains_key("Filter.2.Name") {
+            let message = format!("The filter '{name}' is invalid");
+            return Err(error(400, "InvalidParameterValue", &message));
+        }
+        let mut ids = Vec::new();
+        while let Some(id) = self.0.get(&format!("Filter.1.Value.{}", ids.len() + 1)) {
+            if id.is_empty() || id.contains(['*', '?']) {
+                let message = "Value () for parameter filter is invalid";
+                return Err(error(400, "InvalidParameterValue", message));
+            }
+            ids.push(id.clone());
+        }
+        match ids.len() {
+            0 => Err(error(400, "InvalidParameterValue", "The filter value list may not be empty")),
+            1..=200 => Ok(ids),
+            _ => {
+                let message =
+                    "The maximum number of filter values specified on a single call is 200";
+                Err(error(400, "FilterLimitExceeded", message))
+            }
+        }
+    }
+}
+
+fn check_instance_id(id: &str) -> Result<(), AwsError> {
+    let hex = id.strip_prefix("i-").unwrap_or_default();
+    if !hex.is_empty() && hex.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Ok(());
+    }
+    Err(error(400, "InvalidInstanceID.Malformed", &format!("Invalid id: \"{id}\"")))
+}
+
+fn reservation(instance: &Instance) -> String {
+    let Instance { id, state, tags, managed_by, shown_profile, .. } = instance;
+    let code = match state.as_str() {
+        "pending" => 0,
+        "running" => 16,
+        "shutting-down" => 32,
+        "terminated" => 48,
+        "stopping" => 64,
+        _ => 80,
+    };
+    let mut more = String::new();
+    if let Some((arn, id)) = shown_profile {
+        write!(more, "<iamInstanceProfile><arn>{arn}</arn><id>{id}</id></iamInstanceProfile>")
+            .unwrap();
+    }
+    // EC2 leaves the set out where there is no tag.
+    if !tags.is_empty() {
+        more.push_str("<tagSet>");
+        for (key, value) in tags {
+            let (key, value) = (escaped(key), escaped(value));
+            write!(more, "<item><key>{key}</key><value>{value}</value></item>").unwrap();
+        }
+        more.push_str("</tagSet>");
+    }
+    match managed_by {
+        None => more.push_str("<operator><managed>false</managed></operator>"),
+        Some(service) => write!(
+            more,
+            "<operator><managed>true</managed><principal>{service}</principal></operator>"
+        )
+        .unwrap(),
+    }
+    format!(
+        "<item><reservationId>r-0{hex}</reservationId><ownerId>{ACCOUNT}</ownerId><groupSet/><instancesSet><item>\
+         <instanceId>{id}</instanceId><imageId>ami-00000000000000001</imageId>\
+         <instanceState><code>{code}</code><name>{state}</name></instanceState><reason/>\
+         <instanceType>t3.micro</instanceType><launchTime>2026-11-02T09:14:00.000Z</launchTime>{more}\
+         </item></instancesSet></item>",
+        hex = &id[2..],
+    )
+}
+
+fn association(row: &Association) -> String {
+    let time = DateTime::from_secs(row.timestamp).fmt(Format::DateTime).unwrap();
+    format!("{}<timestamp>{time}</timestamp>", untimed_association(row))
+}
+
+fn untimed_association(row: &Association) -> String {
+    format!(
+        "<associationId>{}</associationId><iamInstanceProfile><arn>{}</arn><id>{}</id></iamInstanceProfile>\
+         <instanceId>{}</instanceId><state>{}</state>",
+        row.id, row.arn, row.profile_id, row.instance, row.state
+    )
+}
+
+fn association_answer(action: &str, row: &Association) -> String {
+    let row = untimed_association(row);
+    ec2_answer(
+        action,
+        &format!("<iamInstanceProfileAssociation>{row}</iamInstanceProfileAssociation>"),
+    )
+}
+
+fn ec2_answer(action: &str, content: &str) -> String {
+    format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
+         <{action}Response xmlns=\"http://ec2.amazonaws.com/doc/2016-11-15/\">\
+         <requestId>59dbff89-35bd-4eac-99ed-example00001</requestId>{content}</{action}Response>"
+    )
+}
+
+fn profile(profile: &Profile) -> String {
+    let role = profile.role.as_ref().map_or_else(String::new, |role| {
+        let policy = role.trust_policy();
+        let policy = utf8_percent_encode(&policy, NON_ALPHANUMERIC);
+        format!(
+            "<member><Path>/</Path><RoleName>{}</RoleName><RoleId>AROA00000000000000001</RoleId><Arn>{}</Arn>\
+             <CreateDate>2026-11-02T08:59:00Z</CreateDate>\
+             <AssumeRolePolicyDocument>{policy}</AssumeRolePolicyDocument></member>",
+            role.name,
+            role.arn()
+        )
+    });
+    format!(
+        "<GetInstanceProfileResponse xmlns=\"https://iam.amazonaws.com/doc/2010-05-08/\"><GetInstanceProfileResult>\
+         <InstanceProfile><Path>{}</Path><InstanceProfileName>{}</InstanceProfileName>\
+         <InstanceProfileId>{}</InstanceProfileId><Arn>{}</Arn><CreateDate>2026-11-02T09:00:00Z</CreateDate>\
+         <Roles>{role}</Roles></InstanceProfile></GetInstanceProfileResult><ResponseMetadata>\
+         <RequestId>37289fda-29ba-11de-8c4d-example00001</RequestId></ResponseMetadata></GetInstanceProfileResponse>",
+        profile.path,
+        profile.name,
+        profile.id,
+        profile.arn()
+    )
+}
+
+fn refusal(is_iam: bool, error: &AwsError) -> hyper::Response<Full<Bytes>> {
+    let (code, message) = (&error.code, escaped(&error.message));
+    let error_element = format!("<Code>{code}</Code><Message>{message}</Message>");
+    let request_id = "7a62c49f-347e-4fc4-9331-example00001";
+    let body = if is_iam {
+        format!(
+            "<ErrorResponse xmlns=\"https://iam.amazonaws.com/doc/2010-05-08/\"><Error><Type>Sender</Type>\
+             {error_element}</Error><RequestId>{request_id}</RequestId></ErrorResponse>"
+        )
+    } else {
+        format!(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Response><Errors><Error>{error_element}</Error></Errors>\
+             <RequestID>{request_id}</RequestID></Response>"
+        )
+    };
+    respond(error.status, body)
+}
+
+fn respond(status: u16, body: String) -> hyper::Response<Full<Bytes>> {
+    hyper::Response::builder()
+        .status(status)
+        .header("content-type", "text/xml;charset=UTF-8")
+        .body(Full::from(body))
+        .unwrap()
+}
+
+fn header(request: &hyper::Request<Incoming>, name: &str) -> String {
+    let value = request.headers().get(name).and_then(|value| value.to_str().ok());
+    value.unwrap_or_default().to_owned()
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+fn error(status: u16, code: &str, message: &str) -> AwsError {
+    AwsError { status, code: code.to_owned(), message: message.to_owned() }
+}
