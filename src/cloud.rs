@@ -1,4 +1,4 @@
-//! The cloud in our words: the six calls this job needs, and how they fail. No SDK type appears here.
+//! The cloud in our words: the seven calls this job needs, and how they fail. No SDK type appears here.
 
 pub mod aws;
 pub mod codes;
@@ -9,7 +9,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use crate::model::{
-    Association, AssociationId, Instance, InstanceId, Profile, ProfileName, Region,
+    Association, AssociationId, Instance, InstanceId, Profile, ProfileName, Region, Tags,
 };
 
 /// EC2 in one Region and IAM, for one account.
@@ -28,6 +28,9 @@ pub trait Cloud: Send + Sync {
         &self,
         ids: &[InstanceId],
     ) -> impl Future<Output = Result<Vec<Association>, CloudError>> + Send;
+
+    /// The tags of this instance, by another call than [`Cloud::instances`]: a second witness.
+    fn tags(&self, id: &InstanceId) -> impl Future<Output = Result<Tags, CloudError>> + Send;
 
     /// The instance profile of this name; `None` where IAM knows none.
     fn profile(
@@ -57,6 +60,35 @@ pub trait Cloud: Send + Sync {
     ) -> impl Future<Output = Result<(), CloudError>> + Send;
 }
 
+/// The whole fleet of one Region, for a person who asks about all of it. The function never does: it looks at what an
+/// event names.
+pub trait Fleet: Send + Sync {
+    /// One page of the instances that pass every filter: the first one, or the one that begins at `from`.
+    fn page(
+        &self,
+        filters: &[Filter],
+        from: Option<&str>,
+    ) -> impl Future<Output = Result<Page, CloudError>> + Send;
+}
+
+/// A condition on instances in EC2's words: one of the values, with wildcards, must match what the name stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filter {
+    /// What EC2 calls it, such as `tag:Environment` or `vpc-id`.
+    pub name: String,
+    /// The values of which one must match.
+    pub values: Vec<String>,
+}
+
+/// A page of a list of instances.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// The instances' ids, in EC2's order, which is none.
+    pub ids: Vec<InstanceId>,
+    /// Where the next page begins, unless this is the last.
+    pub next: Option<String>,
+}
+
 /// Where to find the [`Cloud`] of a Region.
 pub trait Clouds: Send + Sync {
     /// The cloud it hands out.
@@ -73,6 +105,8 @@ pub enum Operation {
     DescribeInstances,
     /// [`Cloud::associations`]
     DescribeIamInstanceProfileAssociations,
+    /// [`Cloud::tags`]
+    DescribeTags,
     /// [`Cloud::profile`]
     GetInstanceProfile,
     /// [`Cloud::associate`]
@@ -85,9 +119,10 @@ pub enum Operation {
 
 impl Operation {
     /// Every operation, in the order of the trait.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::DescribeInstances,
         Self::DescribeIamInstanceProfileAssociations,
+        Self::DescribeTags,
         Self::GetInstanceProfile,
         Self::AssociateIamInstanceProfile,
         Self::ReplaceIamInstanceProfileAssociation,
@@ -102,6 +137,7 @@ impl Operation {
             Self::DescribeIamInstanceProfileAssociations => {
                 "DescribeIamInstanceProfileAssociations"
             }
+            Self::DescribeTags => "DescribeTags",
             Self::GetInstanceProfile => "GetInstanceProfile",
             Self::AssociateIamInstanceProfile => "AssociateIamInstanceProfile",
             Self::ReplaceIamInstanceProfileAssociation => "ReplaceIamInstanceProfileAssociation",
@@ -116,6 +152,7 @@ impl Operation {
             Self::GetInstanceProfile => "iam",
             Self::DescribeInstances
             | Self::DescribeIamInstanceProfileAssociations
+            | Self::DescribeTags
             | Self::AssociateIamInstanceProfile
             | Self::ReplaceIamInstanceProfileAssociation
             | Self::DisassociateIamInstanceProfile => "ec2",
@@ -193,10 +230,10 @@ impl fmt::Display for CloudError {
             ErrorKind::InstanceNotFound => f.write_str("found no such instance")?,
             ErrorKind::ProfileNotFound => f.write_str("found no such instance profile")?,
             ErrorKind::Denied(MissingRight { action, resource: Some(resource) }) => {
-                write!(f, "was denied: the function's role needs {action} on {resource}")?;
+                write!(f, "was denied: the caller needs {action} on {resource}")?;
             }
             ErrorKind::Denied(MissingRight { action, resource: None }) => {
-                write!(f, "was denied: the function's role needs {action}")?;
+                write!(f, "was denied: the caller needs {action}")?;
             }
             ErrorKind::Rejected => f.write_str("was rejected")?,
         }

@@ -1,14 +1,20 @@
 //! The environment, read once. A value that cannot be used stops the start and says what would be right.
 
+use std::fmt;
+use std::io;
+
 use crate::allow::{AllowList, IllegalPattern};
 use crate::model::{Illegal, Region};
 use crate::policy::Policy;
+use crate::policy::file::{Complaint, check};
 
 /// The settings.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Which tag names the profile, and which profiles may be attached.
+    /// The rules, and the profiles that may be attached at all.
     pub policy: Policy,
+    /// Where the policy file says something else than it seems to.
+    pub warnings: Vec<String>,
     /// Whether decisions are carried out.
     pub mode: Mode,
     /// The function's own Region, which Lambda always sets.
@@ -36,7 +42,7 @@ impl Mode {
 }
 
 /// A setting that cannot be used.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// `PROFILE_TAG_KEY` is no legal tag key.
     #[error(
@@ -52,6 +58,23 @@ pub enum ConfigError {
     /// `ALLOWED_PROFILES` cannot be read.
     #[error("ALLOWED_PROFILES {0}")]
     AllowList(IllegalPattern),
+    /// The file that `POLICY_FILE` names cannot be read.
+    #[error("POLICY_FILE is {file:?}, which cannot be read; it takes the path of a policy file")]
+    PolicyUnreadable {
+        /// The path.
+        file: String,
+        /// Why not.
+        #[source]
+        why: io::Error,
+    },
+    /// The policy cannot be used.
+    #[error("the policy of POLICY_FILE cannot be used\n{}", InFile(file, complaints))]
+    Policy {
+        /// The path.
+        file: String,
+        /// What is wrong with it.
+        complaints: Vec<Complaint>,
+    },
     /// `MODE` is no mode.
     #[error("MODE is {0:?}; it takes enforce or dry-run")]
     Mode(String),
@@ -61,11 +84,14 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// Reads the settings through `lookup`, which answers for one variable.
+    /// Reads the settings through `lookup`, which answers for one variable, and the policy through `read_file`.
     ///
     /// # Errors
-    /// [`ConfigError`], naming the variable and what it takes.
-    pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+    /// [`ConfigError`], naming the variable and what it takes, or the policy file's line and column.
+    pub fn read(
+        lookup: impl Fn(&str) -> Option<String>,
+        read_file: impl Fn(&str) -> io::Result<String>,
+    ) -> Result<Self, ConfigError> {
         let tag_key = lookup("PROFILE_TAG_KEY").unwrap_or_else(|| "InstanceProfile".to_owned());
         let length = tag_key.chars().count();
         // U+FFFD stands where the environment held no Unicode.
@@ -85,7 +111,45 @@ impl Config {
         let region = lookup("AWS_REGION").or_else(|| lookup("AWS_DEFAULT_REGION"));
         let region =
             region.map(|name| Region::parse(&name)).transpose().map_err(ConfigError::Region)?;
-        Ok(Self { policy: Policy { tag_key, allowed }, mode, region })
+        let (policy, warnings) = match lookup("POLICY_FILE") {
+            None => (Policy::named_by_tag(&tag_key, allowed), Vec::new()),
+            Some(file) => read_policy(file, &allowed, read_file)?,
+        };
+        Ok(Self { policy, warnings, mode, region })
+    }
+}
+
+fn read_policy(
+    file: String,
+    allowed: &AllowList,
+    read_file: impl Fn(&str) -> io::Result<String>,
+) -> Result<(Policy, Vec<String>), ConfigError> {
+    let yaml = match read_file(&file) {
+        Ok(yaml) => yaml,
+        Err(why) => return Err(ConfigError::PolicyUnreadable { file, why }),
+    };
+    let checked = check(&yaml, allowed);
+    match checked.policy {
+        None => Err(ConfigError::Policy { file, complaints: checked.complaints }),
+        Some(policy) => {
+            let warnings = checked.complaints.iter().map(|complaint| format!("{file}:{complaint}"));
+            Ok((policy, warnings.collect()))
+        }
+    }
+}
+
+/// Complaints, a line each, behind their file's name.
+struct InFile<'a>(&'a str, &'a [Complaint]);
+
+impl fmt::Display for InFile<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, complaint) in self.1.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "\n" };
+            // The place follows the name closely, a complaint about the whole file at a distance.
+            let gap = if complaint.line > 0 { "" } else { " " };
+            write!(f, "{separator}{}:{gap}{complaint}", self.0)?;
+        }
+        Ok(())
     }
 }
 
@@ -94,15 +158,16 @@ mod tests {
     use super::*;
 
     fn read(settings: &[(&str, &str)]) -> Result<Config, ConfigError> {
-        Config::read(|name| {
+        let lookup = |name: &str| {
             settings.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
-        })
+        };
+        Config::read(lookup, |_| Err(io::Error::from(io::ErrorKind::NotFound)))
     }
 
     #[test]
     fn defaults_need_only_an_allow_list() {
         let config = read(&[("ALLOWED_PROFILES", "web")]).unwrap();
-        assert_eq!(config.policy.tag_key, "InstanceProfile");
+        assert!(config.policy.reads_tag("InstanceProfile"));
         assert_eq!(config.mode, Mode::Enforce);
         assert_eq!(config.region, None);
     }

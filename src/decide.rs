@@ -5,10 +5,10 @@
 use std::fmt;
 
 use crate::model::{
-    Association, AssociationId, Instance, InstanceFacts, InstanceState, Keeper, Profile,
-    ProfileArn, ProfileRef,
+    Association, Instance, InstanceFacts, InstanceState, Keeper, Profile, ProfileArn, ProfileRef,
 };
-use crate::policy::{InvalidTag, Requirement, Unusable};
+use crate::policy::rule::{Manner, Skipped, WhenAbsent, WhenDifferent};
+use crate::policy::{Demand, InvalidProfile, Requirement, Tagging, Unusable};
 
 /// What is to be done about one instance. It holds all that acting needs: acting makes no choice of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,8 +19,12 @@ pub enum Decision {
     Wait(Wait),
     /// The required profile is there.
     Keep(Association),
+    /// Nothing is attached, and nothing is required.
+    KeepBare,
     /// Ask IAM for the profile, then decide again.
     LookUp(ProfileRef),
+    /// Read the tags a second time, in another way, then decide again.
+    Confirm,
     /// Attach the profile; nothing is attached.
     Associate(Profile),
     /// Change the profile in one call; the instance is never bare in between.
@@ -41,18 +45,20 @@ pub enum Decision {
         /// Why.
         why: Different,
     },
+    /// Take the profile away: the policy requires none.
+    Remove(Association),
 }
 
 /// Why an instance is left as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Leave {
-    /// No tag names a profile.
+    /// No rule matches.
     Unmanaged {
-        /// The tag key that is absent.
-        tag_key: String,
+        /// Why the only rule does not, where there is only one.
+        only_rule: Option<Skipped>,
     },
-    /// The tag names nothing that could be attached.
-    Invalid(InvalidTag),
+    /// What the rule makes of the tags names nothing that could be attached.
+    Invalid(InvalidProfile),
     /// The allow-list has no pattern for the profile.
     NotAllowed(ProfileRef),
     /// The instance is going or gone.
@@ -68,6 +74,20 @@ pub enum Leave {
         /// What is wrong with it.
         why: Unusable,
     },
+    /// The policy ignores such instances.
+    Ignored {
+        /// The entry of `ignore`, counted from 1.
+        entry: usize,
+    },
+    /// Something is attached, and the rule only fills gaps.
+    FillsGapsOnly {
+        /// What is attached.
+        attached: String,
+    },
+    /// Nothing is attached, and the rule only corrects.
+    CorrectsOnly,
+    /// The rule would take the profile away, and the tags it goes by are not sure.
+    TagsDoubtful,
 }
 
 /// What a decision waits for.
@@ -102,24 +122,27 @@ pub enum Patience {
 /// Decides about an instance that EC2 shows.
 #[must_use]
 pub fn decide(requirement: &Requirement, facts: &InstanceFacts) -> Decision {
-    let instance = &facts.instance;
-    match requirement {
-        Requirement::Unmanaged { tag_key } => {
-            Decision::Leave(Leave::Unmanaged { tag_key: tag_key.clone() })
+    let attached = facts.association.as_ref();
+    let in_reach = |then: &dyn Fn() -> Decision| out_of_reach(&facts.instance).unwrap_or_else(then);
+    let required = |then: &dyn Fn() -> Decision| {
+        in_reach(&|| hands_off(requirement.manner, attached).unwrap_or_else(then))
+    };
+    match &requirement.demand {
+        Demand::Ignored { entry } => Decision::Leave(Leave::Ignored { entry: *entry }),
+        Demand::Unmanaged { only_rule } => {
+            Decision::Leave(Leave::Unmanaged { only_rule: only_rule.clone() })
         }
-        Requirement::Invalid(why) => Decision::Leave(Leave::Invalid(why.clone())),
-        Requirement::NotAllowed(wanted) => Decision::Leave(Leave::NotAllowed(wanted.clone())),
-        Requirement::Named(wanted) => {
-            out_of_reach(instance).unwrap_or_else(|| Decision::LookUp(wanted.clone()))
+        Demand::Invalid(why) => Decision::Leave(Leave::Invalid(why.clone())),
+        Demand::NotAllowed(wanted) => Decision::Leave(Leave::NotAllowed(wanted.clone())),
+        Demand::Nothing { tags } => in_reach(&|| have_nothing(attached, *tags)),
+        Demand::Named(wanted) => required(&|| Decision::LookUp(wanted.clone())),
+        Demand::Unknown(wanted) => {
+            required(&|| Decision::Wait(Wait::ProfileUnknown(wanted.clone())))
         }
-        Requirement::Unknown(wanted) => out_of_reach(instance)
-            .unwrap_or_else(|| Decision::Wait(Wait::ProfileUnknown(wanted.clone()))),
-        Requirement::Unusable { profile, why } => out_of_reach(instance).unwrap_or_else(|| {
+        Demand::Unusable { profile, why } => required(&|| {
             Decision::Leave(Leave::Unusable { profile: profile.arn.clone(), why: why.clone() })
         }),
-        Requirement::Profile(profile) => {
-            out_of_reach(instance).unwrap_or_else(|| bring_about(profile, facts))
-        }
+        Demand::Profile(profile) => required(&|| bring_about(profile, facts)),
     }
 }
 
@@ -146,6 +169,29 @@ fn out_of_reach(instance: &Instance) -> Option<Decision> {
             Keeper::Owner => None,
             Keeper::Service(name) => Some(Decision::Leave(Leave::ManagedByService(name.clone()))),
         },
+    }
+}
+
+/// Where the rule's manner lets nothing be done, whatever the profile: rows 15 and 16.
+fn hands_off(manner: Manner, attached: Option<&Association>) -> Option<Decision> {
+    match (attached, manner.when_different, manner.when_absent) {
+        (Some(association), WhenDifferent::Keep, _) => {
+            let attached = association.profile_arn.clone();
+            Some(Decision::Leave(Leave::FillsGapsOnly { attached }))
+        }
+        (None, _, WhenAbsent::Leave) => Some(Decision::Leave(Leave::CorrectsOnly)),
+        (Some(_), WhenDifferent::Replace, _) | (None, _, WhenAbsent::Associate) => None,
+    }
+}
+
+/// What leaves a running or stopped instance without a profile: rows 17 and 18. A profile is taken away only on tags that
+/// two different reads agree on, and never from an instance that shows no tags at all.
+fn have_nothing(attached: Option<&Association>, tags: Tagging) -> Decision {
+    match (attached, tags) {
+        (None, _) => Decision::KeepBare,
+        (Some(_), Tagging::ReadOnce) => Decision::Confirm,
+        (Some(from), Tagging::Confirmed) => Decision::Remove(from.clone()),
+        (Some(_), Tagging::Doubtful) => Decision::Leave(Leave::TagsDoubtful),
     }
 }
 
@@ -179,7 +225,7 @@ impl Decision {
     #[must_use]
     pub fn row(&self) -> Option<u8> {
         Some(match self {
-            Self::LookUp(_) => return None,
+            Self::LookUp(_) | Self::Confirm => return None,
             Self::Leave(Leave::Unmanaged { .. }) => 1,
             Self::Leave(Leave::Invalid(_)) => 2,
             Self::Leave(Leave::NotAllowed(_)) => 3,
@@ -187,13 +233,32 @@ impl Decision {
             Self::Wait(Wait::State(_)) => 5,
             Self::Leave(Leave::ManagedByService(_)) => 6,
             Self::Associate(_) => 7,
-            Self::Keep(_) => 8,
+            Self::Keep(_) | Self::KeepBare => 8,
             Self::Replace { why: Different::OtherProfile, .. } => 9,
             Self::Swap { .. } => 10,
             Self::Replace { why: Different::Recreated, .. } => 11,
             Self::Wait(Wait::ProfileUnknown(_)) => 12,
             Self::Leave(Leave::Unusable { .. }) => 13,
+            Self::Leave(Leave::Ignored { .. }) => 14,
+            Self::Leave(Leave::FillsGapsOnly { .. }) => 15,
+            Self::Leave(Leave::CorrectsOnly) => 16,
+            Self::Remove(_) => 17,
+            Self::Leave(Leave::TagsDoubtful) => 18,
         })
+    }
+
+    /// Whether carrying it out changes the instance.
+    #[must_use]
+    pub fn writes(&self) -> bool {
+        match self {
+            Self::Associate(_) | Self::Replace { .. } | Self::Swap { .. } | Self::Remove(_) => true,
+            Self::Leave(_)
+            | Self::Wait(_)
+            | Self::Keep(_)
+            | Self::KeepBare
+            | Self::LookUp(_)
+            | Self::Confirm => false,
+        }
     }
 
     /// The decision in one word, as logs, reports and the documentation write it.
@@ -202,8 +267,10 @@ impl Decision {
         match self {
             Self::Leave(_) => "leave",
             Self::Wait(_) => "wait",
-            Self::Keep(_) => "keep",
+            Self::Keep(_) | Self::KeepBare => "keep",
             Self::LookUp(_) => "look-up",
+            Self::Confirm => "confirm",
+            Self::Remove(_) => "remove",
             Self::Associate(_) => "associate",
             Self::Replace { .. } => "replace",
             Self::Swap { .. } => "swap",
@@ -216,7 +283,7 @@ impl Decision {
         match self {
             Self::Leave(leave) => match leave {
                 Leave::Unmanaged { .. } => "unmanaged",
-                Leave::Invalid(_) => "invalid-tag",
+                Leave::Invalid(_) => "invalid-profile",
                 Leave::NotAllowed(_) => "not-allowed",
                 Leave::Gone(_) => "gone",
                 Leave::NeverSeen => "never-seen",
@@ -225,28 +292,23 @@ impl Decision {
                 Leave::Unusable { why: Unusable::RoleDoesNotTrustEc2 { .. }, .. } => {
                     "role-does-not-trust-ec2"
                 }
+                Leave::Ignored { .. } => "ignored-by-policy",
+                Leave::FillsGapsOnly { .. } => "fills-gaps-only",
+                Leave::CorrectsOnly => "corrects-only",
+                Leave::TagsDoubtful => "tags-doubtful",
             },
             Self::Wait(Wait::State(_)) => "instance-state",
             Self::Wait(Wait::ProfileUnknown(_)) => "profile-unknown",
             Self::Wait(Wait::InstanceUnseen) => "instance-unseen",
-            Self::Keep(_) => "right",
+            Self::Keep(_) | Self::KeepBare => "right",
             Self::LookUp(_) => "profile-needed",
+            Self::Confirm => "tags-needed",
+            Self::Remove(_) => "none-required",
             Self::Associate(_) => "bare",
             Self::Replace { why, .. } | Self::Swap { why, .. } => match why {
                 Different::OtherProfile => "other-profile",
                 Different::Recreated => "profile-recreated",
             },
-        }
-    }
-
-    /// The association the decision would change or keep.
-    #[must_use]
-    pub fn association_id(&self) -> Option<&AssociationId> {
-        match self {
-            Self::Keep(from) | Self::Replace { from, .. } | Self::Swap { from, .. } => {
-                Some(&from.id)
-            }
-            Self::Leave(_) | Self::Wait(_) | Self::LookUp(_) | Self::Associate(_) => None,
         }
     }
 }
@@ -262,6 +324,13 @@ impl fmt::Display for Decision {
             }
             Self::LookUp(wanted) => {
                 write!(f, "the instance requires {wanted}, which IAM must show first")
+            }
+            Self::KeepBare => f.write_str("nothing is attached, as required"),
+            Self::Confirm => {
+                f.write_str("no profile is required, if a second read of the tags agrees")
+            }
+            Self::Remove(from) => {
+                write!(f, "found {} attached; none is required", from.profile_arn)
             }
             Self::Associate(profile) => {
                 write!(f, "found nothing attached; {} is required", profile.arn)
@@ -299,7 +368,20 @@ fn difference_sentence(
 impl fmt::Display for Leave {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unmanaged { tag_key } => write!(f, "the instance has no tag {tag_key}"),
+            Self::Unmanaged { only_rule: Some(why) } => write!(f, "no rule matches: {why}"),
+            Self::Unmanaged { only_rule: None } => f.write_str("no rule of the policy matches"),
+            Self::Ignored { entry } => {
+                write!(f, "entry {entry} of the policy's ignore list matches the instance")
+            }
+            Self::FillsGapsOnly { attached } => {
+                write!(f, "{attached} is attached, and the rule keeps what is there (when-different: keep)")
+            }
+            Self::CorrectsOnly => {
+                f.write_str("nothing is attached, and the rule leaves that so (when-absent: leave)")
+            }
+            Self::TagsDoubtful => f.write_str(
+                "the rule would take the profile away, but two reads of the tags disagree or show none",
+            ),
             Self::Invalid(why) => why.fmt(f),
             Self::NotAllowed(wanted) => {
                 write!(f, "no pattern of ALLOWED_PROFILES allows the instance profile {wanted}")

@@ -48,7 +48,7 @@ pub struct Trigger {
     pub origin: Origin,
     /// Which instances.
     pub targets: Vec<Target>,
-    /// What a person asked for that is no instance's id. It does not stop the others.
+    /// What is named and is no instance. It does not stop the others.
     pub illegal: Vec<Illegal>,
 }
 
@@ -71,8 +71,8 @@ pub enum Origin {
 pub struct Target {
     /// The instance.
     pub instance: InstanceRef,
-    /// Whether the event itself shows a tag that matters: a read without any then lags behind and is worth repeating.
-    pub tag_announced: bool,
+    /// Tags that matter, as the event itself shows them: a read without them lags behind and is worth repeating.
+    pub announced: Tags,
 }
 
 /// Why an event needs no look.
@@ -255,36 +255,47 @@ impl Reader<'_> {
         #[serde(rename_all = "kebab-case")]
         struct Detail {
             changed_tag_keys: Vec<String>,
-            service: String,
-            resource_type: String,
+            #[serde(rename = "service")]
+            _service: String,
+            #[serde(rename = "resource-type")]
+            _resource_type: String,
             #[serde(default)]
             tags: Option<Tags>,
+        }
+        let about = |field: &str| value["detail"][field].as_str().map(str::to_owned);
+        if let (Some(service), Some(resource_type)) = (about("service"), about("resource-type"))
+            && (service.as_str(), resource_type.as_str()) != ("ec2", "instance")
+        {
+            return Ok(Reading::Ignored(Ignored::OtherResource { service, resource_type }));
         }
         let event: EventBridgeEvent<Detail> = EventBridgeEvent::deserialize(value)
             .map_err(|why| Malformed::Fields { kind: TAG_CHANGE, why })?;
         let detail = &event.detail;
-        if (detail.service.as_str(), detail.resource_type.as_str()) != ("ec2", "instance") {
-            return Ok(Reading::Ignored(Ignored::OtherResource {
-                service: detail.service.clone(),
-                resource_type: detail.resource_type.clone(),
-            }));
-        }
         if !detail.changed_tag_keys.iter().any(|key| (self.reads_tag)(key)) {
             return Ok(Reading::Ignored(Ignored::OtherTags {
                 changed: detail.changed_tag_keys.clone(),
             }));
         }
-        let tag_announced = detail.tags.iter().flatten().any(|(key, _)| (self.reads_tag)(key));
+        let mut announced = detail.tags.clone().unwrap_or_default();
+        announced.retain(|key, _| (self.reads_tag)(key));
         let resources = event.resources.as_deref().unwrap_or_default();
-        let targets: Vec<Target> = resources
-            .iter()
-            .map(|arn| instance_of(arn).map(|instance| Target { instance, tag_announced }))
-            .collect::<Result<_, _>>()
-            .map_err(|why| Malformed::Field { kind: TAG_CHANGE, field: "resources", why })?;
-        if targets.is_empty() {
-            return Err(Malformed::Absent { kind: TAG_CHANGE, field: "resources" });
+        let (mut targets, mut illegal) = (Vec::new(), Vec::new());
+        for arn in resources {
+            match instance_of(arn) {
+                Ok(instance) => targets.push(Target { instance, announced: announced.clone() }),
+                Err(why) => illegal.push(why),
+            }
         }
-        Ok(Reading::Trigger(Trigger { origin: Origin::TagChange, targets, illegal: vec![] }))
+        match (targets.is_empty(), illegal.pop()) {
+            (true, None) => Err(Malformed::Absent { kind: TAG_CHANGE, field: "resources" }),
+            (true, Some(why)) => {
+                Err(Malformed::Field { kind: TAG_CHANGE, field: "resources", why })
+            }
+            (false, last) => {
+                illegal.extend(last);
+                Ok(Reading::Trigger(Trigger { origin: Origin::TagChange, targets, illegal }))
+            }
+        }
     }
 
     fn invocation(&self, value: Value) -> Result<Reading, Malformed> {
@@ -313,7 +324,7 @@ impl Reader<'_> {
                 Ok(id) => {
                     let account = self.caller.account.clone();
                     let instance = InstanceRef { account, region: region.clone(), id };
-                    targets.push(Target { instance, tag_announced: false });
+                    targets.push(Target { instance, announced: Tags::new() });
                 }
             }
         }
@@ -340,7 +351,7 @@ fn state_change(value: Value) -> Result<Reading, Malformed> {
         region: Region::parse(region).map_err(illegal("region"))?,
         id: InstanceId::parse(&event.detail.instance_id).map_err(illegal("detail.instance-id"))?,
     };
-    let targets = vec![Target { instance, tag_announced: false }];
+    let targets = vec![Target { instance, announced: Tags::new() }];
     Ok(Reading::Trigger(Trigger { origin: Origin::StateChange, targets, illegal: vec![] }))
 }
 
@@ -376,24 +387,33 @@ fn brief(error: &serde_json::Error) -> String {
     }
 }
 
+/// How many of several values are shown.
+const SHOWN: usize = 10;
+
+/// The beginning of a text from outside: nothing that somebody sends may fill the log.
+fn excerpt(text: &str) -> String {
+    const ENOUGH: usize = 100;
+    text.chars().take(ENOUGH).collect()
+}
+
 impl fmt::Display for Ignored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OtherEvent { source, detail_type } => {
+                let (source, detail_type) = (excerpt(source), excerpt(detail_type));
                 write!(f, "events {detail_type:?} from {source:?} are not for this function")
             }
             Self::OtherResource { service, resource_type } => {
-                write!(f, "a tag change on {service} {resource_type} is not about an instance")
+                let (service, resource_type) = (excerpt(service), excerpt(resource_type));
+                write!(f, "a tag change on {service:?} {resource_type:?} is not about an instance")
             }
             Self::OtherTags { changed } => {
-                write!(
-                    f,
-                    "the changed tags ({}) do not choose the instance profile",
-                    changed.join(", ")
-                )
+                let shown: Vec<String> =
+                    changed.iter().take(SHOWN).map(|key| excerpt(key)).collect();
+                write!(f, "the changed tags {shown:?} do not choose the instance profile")
             }
             Self::OtherRecords { source } => {
-                write!(f, "records from {source:?} are not for this function")
+                write!(f, "records from {:?} are not for this function", excerpt(source))
             }
         }
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use aws_lambda_events::event::sqs::{BatchItemFailure, SqsBatchResponse};
 use futures_util::future::join_all;
 use lambda_runtime::{Context, Diagnostic, LambdaEvent};
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
@@ -16,7 +16,7 @@ use crate::cloud::Clouds;
 use crate::config::{Config, Mode};
 use crate::decide::Patience;
 use crate::event::{Caller, Message, Origin, Payload, Reader, Reading, Trigger};
-use crate::model::{AccountId, InstanceRef, Region};
+use crate::model::{AccountId, InstanceRef, Region, Tags};
 use crate::profiles::Profiles;
 use crate::reconcile::{Job, Reconciler};
 use crate::report::{Disposition, Entry, Failures, InstanceReport, MALFORMED, chain};
@@ -35,6 +35,16 @@ pub struct Handler<C> {
     config: Config,
     clouds: C,
     profiles: Profiles,
+}
+
+/// The payload as it came; nothing, where it is no JSON. The runtime would report that in words of its own.
+#[derive(Debug)]
+pub struct RawPayload(pub Option<Box<RawValue>>);
+
+impl<'de> Deserialize<'de> for RawPayload {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(Box::<RawValue>::deserialize(deserializer).ok()))
+    }
 }
 
 /// What Lambda is answered.
@@ -74,15 +84,13 @@ impl<C: Clouds> Handler<C> {
     /// # Errors
     /// [`InvocationError`] for a payload that cannot be read, and for an event that came without a queue and whose
     /// message would come again or be given up.
-    pub async fn handle(
-        &self,
-        event: LambdaEvent<Box<RawValue>>,
-    ) -> Result<Answer, InvocationError> {
+    pub async fn handle(&self, event: LambdaEvent<RawPayload>) -> Result<Answer, InvocationError> {
         let deadline = Instant::now() + time_for(&event.context);
         let caller = self.caller(&event.context);
         let reads_tag = |key: &str| self.config.policy.reads_tag(key);
         let reader = Reader { caller: &caller, reads_tag: &reads_tag };
-        match reader.read(event.payload.get()) {
+        // What is no JSON is read once more, for the reader's own words about it.
+        match reader.read(event.payload.0.as_deref().map_or("", RawValue::get)) {
             Ok(Payload::Batch(messages)) => {
                 Ok(Answer::Batch(self.deal_with_batch(messages, deadline).await))
             }
@@ -109,9 +117,13 @@ impl<C: Clouds> Handler<C> {
         let mut work = Work::default();
         // A person is there to ask again; nobody waits for an answer that "later" would be.
         work.add(trigger, self.config.mode, if is_person { u32::MAX } else { 1 }, 0);
-        let mode = work.jobs.first().map_or(self.config.mode, |job| job.mode);
+        let mode = mode_for(trigger, self.config.mode);
         let reports = self.reconcile(work, &[], deadline).await;
         let failed: Vec<_> = reports.iter().filter(|report| report.result.is_err()).collect();
+        if let (false, Some(why)) = (is_person, trigger.illegal.first()) {
+            log_malformed(why, None);
+            return Err(InvocationError { error_type: MALFORMED, message: why.to_string() });
+        }
         if is_person || failed.is_empty() {
             let mut instances: Vec<Entry> = reports.iter().map(InstanceReport::entry).collect();
             for why in &trigger.illegal {
@@ -205,6 +217,17 @@ impl<C: Clouds> Handler<C> {
     }
 }
 
+/// The mode that holds for a trigger: a person may ask for a dry run, and nobody for more than the setting allows.
+fn mode_for(trigger: &Trigger, setting: Mode) -> Mode {
+    match (setting, trigger.origin) {
+        (Mode::DryRun, _) | (_, Origin::Person { dry_run: true }) => Mode::DryRun,
+        (
+            Mode::Enforce,
+            Origin::StateChange | Origin::TagChange | Origin::Person { dry_run: false },
+        ) => Mode::Enforce,
+    }
+}
+
 /// Jobs and the messages each of them answers: several messages about one instance are one piece of work.
 #[derive(Default)]
 struct Work {
@@ -215,13 +238,7 @@ struct Work {
 
 impl Work {
     fn add(&mut self, trigger: &Trigger, mode: Mode, receives: u32, message: usize) {
-        let mode = match (mode, trigger.origin) {
-            (Mode::DryRun, _) | (_, Origin::Person { dry_run: true }) => Mode::DryRun,
-            (
-                Mode::Enforce,
-                Origin::StateChange | Origin::TagChange | Origin::Person { dry_run: false },
-            ) => Mode::Enforce,
-        };
+        let mode = mode_for(trigger, mode);
         let patience =
             if receives >= PATIENT_RECEIVES { Patience::Exhausted } else { Patience::Fresh };
         for target in &trigger.targets {
@@ -230,14 +247,14 @@ impl Work {
                 self.messages.push(Vec::new());
                 self.jobs.push(Job {
                     instance: target.instance.clone(),
-                    tag_announced: false,
+                    announced: Tags::new(),
                     patience: Patience::Exhausted,
                     mode,
                 });
                 self.jobs.len() - 1
             });
             let job = &mut self.jobs[index];
-            job.tag_announced |= target.tag_announced;
+            job.announced.extend(target.announced.clone());
             // One fresh message about an instance is reason enough to wait for it.
             if patience == Patience::Fresh {
                 job.patience = Patience::Fresh;

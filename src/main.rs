@@ -1,11 +1,13 @@
 //! The Lambda function's binary: composition only.
 
 use std::env;
+use std::fs;
 use std::process::ExitCode;
 
 use auto_instance_profile::cloud::aws::AwsClouds;
 use auto_instance_profile::config::Config;
 use auto_instance_profile::handler::Handler;
+use auto_instance_profile::report::chain;
 use lambda_runtime::tracing::subscriber::filter::{LevelFilter, Targets};
 use lambda_runtime::tracing::subscriber::prelude::*;
 use lambda_runtime::tracing::subscriber::{fmt, registry};
@@ -13,13 +15,16 @@ use lambda_runtime::{Error, service_fn};
 
 fn main() -> ExitCode {
     start_logging();
-    let config = match Config::read(setting) {
+    let config = match Config::read(setting, |path| fs::read_to_string(path)) {
         Ok(config) => config,
         Err(error) => {
-            tracing::error!("cannot start: {error}");
+            tracing::error!("cannot start: {}", chain(&error));
             return ExitCode::FAILURE;
         }
     };
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
     match serve(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

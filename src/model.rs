@@ -384,8 +384,8 @@ pub struct Association {
     pub profile_id: Option<ProfileId>,
     /// Where it is in its life.
     pub state: AssociationState,
-    /// When EC2 made the row, in seconds since 1970.
-    pub since: Option<i64>,
+    /// When EC2 made the row, in nanoseconds since 1970.
+    pub since: Option<i128>,
 }
 
 impl Association {
@@ -393,9 +393,12 @@ impl Association {
     /// shows the new row and the old one side by side for a while.
     #[must_use]
     pub fn in_force(rows: Vec<Self>) -> Option<Self> {
-        rows.into_iter()
-            .filter(|row| row.state.holds())
-            .max_by_key(|row| (row.since, row.state == AssociationState::Associating))
+        rows.into_iter().filter(|row| row.state.holds()).max_by_key(|row| {
+            let on_its_way_in = row.state == AssociationState::Associating;
+            // EC2 dates every row. Where one has no date, only a new one can be on its way in.
+            let undated = if on_its_way_in { i128::MAX } else { i128::MIN };
+            (row.since.unwrap_or(undated), on_its_way_in)
+        })
     }
 }
 
@@ -424,6 +427,35 @@ pub struct Instance {
     pub tags: Tags,
     /// Who looks after it.
     pub keeper: Keeper,
+    /// Its VPC (`vpc-…`); a terminated instance has none.
+    pub vpc: Option<String>,
+    /// Its subnet (`subnet-…`).
+    pub subnet: Option<String>,
+    /// Its type, such as `t3.micro`.
+    pub instance_type: Option<String>,
+    /// What it runs.
+    pub platform: Platform,
+}
+
+/// What an instance runs, as far as EC2 tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Platform {
+    /// Anything but Windows: EC2 names no other platform.
+    #[default]
+    Linux,
+    /// Windows.
+    Windows,
+}
+
+impl Platform {
+    /// The word in the policy file.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Linux => "linux",
+            Self::Windows => "windows",
+        }
+    }
 }
 
 /// One instance and the association in force on it: all that a decision may rest on.

@@ -9,17 +9,22 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::cloud::{Cloud, CloudError, ErrorKind};
 use crate::config::Mode;
 use crate::decide::{Decision, Different, Leave, Patience, Wait, decide, decide_unseen};
-use crate::model::{Association, InstanceFacts, InstanceId, InstanceRef, Profile, ProfileRef};
-use crate::policy::{Home, Policy, Requirement};
+use crate::model::{
+    Association, InstanceFacts, InstanceId, InstanceRef, Profile, ProfileRef, Tags,
+};
+use crate::policy::rule::Subject;
+use crate::policy::{Demand, Policy, Requirement};
 use crate::profiles::Profiles;
 use crate::report::{Failure, InstanceReport, Outcome};
 
 /// Instances dealt with side by side. EC2's bucket holds 100 writes; 16 leave room for everybody else in the account.
 const AT_ONCE: usize = 16;
+/// Instances read at once: as many as EC2 takes in one filter.
+const IDS_AT_ONCE: usize = 200;
 /// Looks again, in one invocation, after the world moved between look and act.
 const LOOKS_AFTER_A_MOVE: u32 = 3;
 /// Looks again after a write that may or may not have been carried out.
-const LOOKS_AFTER_A_LOST_WRITE: u32 = 1;
+const LOOKS_AFTER_A_LOST_WRITE: u32 = 2;
 /// Looks again where EC2's view lags behind the event: no instance, or no tag that the event itself showed.
 const LOOKS_BEHIND_AN_EVENT: u32 = 2;
 /// The pause before the first look again after a move; it doubles. EC2 lets go of an association within a few seconds.
@@ -36,8 +41,8 @@ const SWAP_NEEDS: Duration = Duration::from_secs(4);
 pub struct Job {
     /// The instance.
     pub instance: InstanceRef,
-    /// Whether an event showed a tag that matters.
-    pub tag_announced: bool,
+    /// Tags that matter, as an event showed them.
+    pub announced: Tags,
     /// Whether what is not there yet may still come.
     pub patience: Patience,
     /// Whether to write.
@@ -64,9 +69,14 @@ type Sighting = Result<Option<InstanceFacts>, CloudError>;
 struct Case {
     job: Job,
     facts: Option<InstanceFacts>,
+    requirement: Option<Requirement>,
     decision: Option<Decision>,
+    /// When the work on it began.
+    started: Instant,
     /// A write of ours failed, or may have got through unseen.
     tried: bool,
+    /// A recreated profile was replaced by itself once; that is never tried a second time.
+    tried_recreated: bool,
     /// A profile that a swap detached, or may have detached, and that nothing has taken the place of yet.
     detached: Option<String>,
     looks: Looks,
@@ -95,11 +105,16 @@ impl<C: Cloud> Reconciler<'_, C> {
             let cut_short = |job| self.report(Case::new(job), Err(Failure::OutOfTime), remaining);
             return jobs.into_iter().map(cut_short).collect();
         };
-        let work = jobs.into_iter().enumerate().map(|(index, job)| {
+        let jobs = jobs.into_iter().enumerate().map(|(index, job)| {
             let sighting = sightings.remove(&job.instance.id).unwrap_or(Ok(None));
-            async move { (index, self.deal_with(job, sighting, stop_at).await) }
+            (index, job, sighting)
         });
-        let work: Vec<_> = work.collect();
+        let mut jobs: Vec<_> = jobs.collect();
+        // Those that EC2 does not show are looked for again and again: they must not keep the others waiting.
+        jobs.sort_by_key(|(_, _, sighting)| matches!(sighting, Ok(None)));
+        let work = jobs.into_iter().map(async |(index, job, sighting)| {
+            (index, self.deal_with(job, sighting, stop_at).await)
+        });
         let mut reports: Vec<_> = stream::iter(work).buffer_unordered(AT_ONCE).collect().await;
         reports.sort_by_key(|(index, _)| *index);
         reports.into_iter().map(|(_, report)| report).collect()
@@ -122,10 +137,14 @@ impl<C: Cloud> Reconciler<'_, C> {
     async fn converge(&self, case: &mut Case, mut sighting: Sighting) -> Result<Outcome, Failure> {
         loop {
             case.facts = sighting.map_err(Failure::Cloud)?;
-            let decision = match &case.facts {
-                Some(facts) => self.decide_with_profile(&case.job, facts).await?,
-                None => decide_unseen(case.job.patience),
-            };
+            if case.lags_behind_the_event()
+                && let Some(Step::LookAgain(pause)) = case.look_behind_the_event()
+            {
+                sleep(pause).await;
+                sighting = self.look_at(&case.job.instance.id).await;
+                continue;
+            }
+            let decision = self.decide(case).await?;
             case.decision = Some(decision.clone());
             let pause = match self.follow(case, decision).await? {
                 Step::Done(outcome) => return Ok(outcome),
@@ -139,9 +158,6 @@ impl<C: Cloud> Reconciler<'_, C> {
     /// Carries out a decision, or says that another look is due.
     async fn follow(&self, case: &mut Case, decision: Decision) -> Result<Step, Failure> {
         match decision {
-            Decision::Leave(Leave::Unmanaged { .. }) if case.job.tag_announced => {
-                Ok(case.look_behind_the_event().unwrap_or(Step::Done(Outcome::Left)))
-            }
             Decision::Leave(Leave::NeverSeen) => {
                 Ok(case.look_behind_the_event().unwrap_or(Step::Done(Outcome::Left)))
             }
@@ -149,32 +165,40 @@ impl<C: Cloud> Reconciler<'_, C> {
                 case.detached = None;
                 Ok(Step::Done(Outcome::Left))
             }
-            Decision::Leave(_) => Ok(Step::Done(Outcome::Left)),
+            // The last two are answered in `decide`; they are not final, so nothing that could be carried out.
+            Decision::Leave(_) | Decision::LookUp(_) | Decision::Confirm => {
+                Ok(Step::Done(Outcome::Left))
+            }
             Decision::Wait(Wait::InstanceUnseen) => {
                 case.look_behind_the_event().ok_or(Failure::InstanceUnseen)
             }
             Decision::Wait(Wait::State(_)) => Ok(Step::Done(Outcome::Waiting)),
-            Decision::Wait(Wait::ProfileUnknown(wanted)) | Decision::LookUp(wanted) => {
-                Err(Failure::ProfileUnknown(wanted))
-            }
-            Decision::Keep(_) => {
+            Decision::Wait(Wait::ProfileUnknown(wanted)) => Err(Failure::ProfileUnknown(wanted)),
+            Decision::Keep(_) | Decision::KeepBare => {
                 case.detached = None;
                 Ok(Step::Done(if case.tried { Outcome::Converged } else { Outcome::Kept }))
             }
-            Decision::Associate(_) | Decision::Replace { .. } | Decision::Swap { .. }
+            Decision::Associate(_)
+            | Decision::Replace { .. }
+            | Decision::Swap { .. }
+            | Decision::Remove(_)
                 if case.job.mode == Mode::DryRun =>
             {
                 Ok(Step::Done(Outcome::Planned))
             }
             Decision::Associate(to) => self.associate(case, &to).await,
+            Decision::Replace { why: Different::Recreated, .. } if case.tried_recreated => {
+                Ok(Step::Done(Outcome::NotRepaired))
+            }
             Decision::Replace { from, to, why } => self.replace(case, &from, &to, why).await,
             Decision::Swap { from, to, .. } => self.swap(case, &from, &to).await,
+            Decision::Remove(from) => self.remove(case, &from).await,
         }
     }
 
     async fn associate(&self, case: &mut Case, to: &Profile) -> Result<Step, Failure> {
         if let Err(error) = self.cloud.associate(&case.job.instance.id, &to.arn.to_string()).await {
-            return self.after_a_failed_write(case, error, to);
+            return self.after_a_failed_write(case, error, Some(to));
         }
         let swapped = case.detached.take().is_some();
         Ok(Step::Done(if swapped { Outcome::Swapped } else { Outcome::Associated }))
@@ -187,8 +211,9 @@ impl<C: Cloud> Reconciler<'_, C> {
         to: &Profile,
         why: Different,
     ) -> Result<Step, Failure> {
+        case.tried_recreated |= why == Different::Recreated;
         if let Err(error) = self.cloud.replace(&from.id, &to.arn.to_string()).await {
-            return self.after_a_failed_write(case, error, to);
+            return self.after_a_failed_write(case, error, Some(to));
         }
         case.detached = None;
         match why {
@@ -201,6 +226,16 @@ impl<C: Cloud> Reconciler<'_, C> {
                 let repaired = attached.as_ref() == Some(&to.id);
                 Ok(Step::Done(if repaired { Outcome::Replaced } else { Outcome::NotRepaired }))
             }
+        }
+    }
+
+    async fn remove(&self, case: &mut Case, from: &Association) -> Result<Step, Failure> {
+        match self.cloud.disassociate(&from.id).await {
+            Ok(()) => {
+                case.detached = None;
+                Ok(Step::Done(Outcome::Removed))
+            }
+            Err(error) => self.after_a_failed_write(case, error, None),
         }
     }
 
@@ -221,7 +256,7 @@ impl<C: Cloud> Reconciler<'_, C> {
             if error.kind != ErrorKind::Transient {
                 case.detached = None;
             }
-            return self.after_a_failed_write(case, error, to);
+            return self.after_a_failed_write(case, error, Some(to));
         }
         self.associate(case, to).await
     }
@@ -230,7 +265,7 @@ impl<C: Cloud> Reconciler<'_, C> {
         &self,
         case: &mut Case,
         error: CloudError,
-        to: &Profile,
+        to: Option<&Profile>,
     ) -> Result<Step, Failure> {
         case.tried = true;
         match error.kind {
@@ -240,7 +275,9 @@ impl<C: Cloud> Reconciler<'_, C> {
             // It may have been carried out all the same.
             ErrorKind::Transient => case.look_after_a_lost_write().ok_or(Failure::Cloud(error)),
             ErrorKind::ProfileNotFound => {
-                self.profiles.forget(to.arn.name());
+                if let Some(to) = to {
+                    self.profiles.forget(to.arn.name());
+                }
                 Err(Failure::ProfileUnknownToEc2(error))
             }
             ErrorKind::Throttled | ErrorKind::Denied(_) | ErrorKind::Rejected => {
@@ -266,8 +303,8 @@ impl<C: Cloud> Reconciler<'_, C> {
                 restored: detached,
                 cause: Box::new(cause),
             }),
-            // Something is attached, or EC2 takes nothing in this state: a look tells.
-            Ok(Err(error)) if error.kind == ErrorKind::Conflict => {
+            // Something is attached, or EC2 takes nothing in this state, or the answer was lost: a look tells.
+            Ok(Err(error)) if matches!(error.kind, ErrorKind::Conflict | ErrorKind::Transient) => {
                 match timeout_at(self.deadline, self.look_at(id)).await {
                     Ok(Ok(Some(InstanceFacts { association: Some(_), .. }))) => result,
                     Ok(Ok(_) | Err(_)) | Err(_) => left_bare(Some(error), result),
@@ -278,38 +315,66 @@ impl<C: Cloud> Reconciler<'_, C> {
         }
     }
 
-    /// Decides, and asks IAM for the profile where the decision needs it.
-    async fn decide_with_profile(
-        &self,
-        job: &Job,
-        facts: &InstanceFacts,
-    ) -> Result<Decision, Failure> {
-        let account = job.instance.account.as_ref().or(facts.instance.account.as_ref());
-        let home = Home { account, region: &job.instance.region };
-        let requirement = self.policy.requirement(&facts.instance.tags, home);
-        let Decision::LookUp(wanted) = decide(&requirement, facts) else {
-            return Ok(decide(&requirement, facts));
+    /// Decides, and asks IAM for the profile or EC2 for the tags where the decision needs it.
+    async fn decide(&self, case: &mut Case) -> Result<Decision, Failure> {
+        let Some(mut facts) = case.facts.clone() else {
+            return Ok(decide_unseen(case.job.patience));
         };
-        let decision = decide(&self.look_up(&wanted).await?, facts);
-        let (Decision::Replace { why: Different::Recreated, .. }
-        | Decision::Swap { why: Different::Recreated, .. }) = decision
-        else {
+        let decision = self.decide_by(&facts, case).await?;
+        if !(facts.instance.tags.is_empty() && decision.writes()) {
             return Ok(decision);
-        };
-        // An answer from before the profile was made again would have us undo what is right.
-        self.profiles.forget(wanted.name());
-        Ok(decide(&self.look_up(&wanted).await?, facts))
+        }
+        // EC2 can leave tags out of an answer, and a rule for everything would then take the place of the right one.
+        facts.instance.tags = self.cloud.tags(&facts.instance.id).await.map_err(Failure::Cloud)?;
+        if facts.instance.tags.is_empty() {
+            return Ok(decision);
+        }
+        case.facts = Some(facts.clone());
+        self.decide_by(&facts, case).await
     }
 
-    async fn look_up(&self, wanted: &ProfileRef) -> Result<Requirement, Failure> {
-        match self.profiles.get(self.cloud, wanted.name()).await {
-            Ok(answer) => Ok(self.policy.settle(wanted, answer)),
+    async fn decide_by(&self, facts: &InstanceFacts, case: &mut Case) -> Result<Decision, Failure> {
+        // EC2 knows better than an event whose the instance is.
+        let account = facts.instance.account.as_ref().or(case.job.instance.account.as_ref());
+        let region = &case.job.instance.region;
+        let subject = Subject { account, region, instance: &facts.instance };
+        let mut requirement = self.policy.requirement(&subject);
+        // Known even if what follows fails.
+        case.requirement = Some(requirement.clone());
+        let mut decision = decide(&requirement, facts);
+        if let Decision::LookUp(wanted) = &decision {
+            let wanted = wanted.clone();
+            requirement = self.look_up(requirement, &wanted, None).await?;
+            decision = decide(&requirement, facts);
+            if is_about_a_recreated_profile(&decision) {
+                // An answer from before the profile was made again would have us undo what is right.
+                requirement = self.look_up(requirement, &wanted, Some(case.started)).await?;
+                decision = decide(&requirement, facts);
+            }
+        }
+        if decision == Decision::Confirm {
+            let tags = self.cloud.tags(&facts.instance.id).await.map_err(Failure::Cloud)?;
+            requirement = self.policy.confirm(requirement, &subject, &tags);
+            decision = decide(&requirement, facts);
+        }
+        case.requirement = Some(requirement);
+        Ok(decision)
+    }
+
+    async fn look_up(
+        &self,
+        requirement: Requirement,
+        wanted: &ProfileRef,
+        since: Option<Instant>,
+    ) -> Result<Requirement, Failure> {
+        match self.profiles.get(self.cloud, wanted.name(), since).await {
+            Ok(answer) => Ok(self.policy.settle(requirement, wanted, answer)),
             // The role may read what the allow-list names; a profile that it may not read is none of those.
             Err(error)
                 if matches!(error.kind, ErrorKind::Denied(_))
                     && !self.policy.allowed.allows_as_named(wanted) =>
             {
-                Ok(Requirement::NotAllowed(wanted.clone()))
+                Ok(Requirement { demand: Demand::NotAllowed(wanted.clone()), ..requirement })
             }
             Err(error) => Err(Failure::Cloud(error)),
         }
@@ -323,7 +388,8 @@ impl<C: Cloud> Reconciler<'_, C> {
     /// until that id stands alone.
     async fn look_at_all(&self, ids: &[InstanceId]) -> HashMap<InstanceId, Sighting> {
         let mut sightings = HashMap::with_capacity(ids.len());
-        let mut lists = vec![ids];
+        // Lists that fail, fail alone.
+        let mut lists: Vec<&[InstanceId]> = ids.chunks(IDS_AT_ONCE).collect();
         while let Some(list) = lists.pop() {
             match tokio::try_join!(self.cloud.instances(list), self.cloud.associations(list)) {
                 Ok((instances, associations)) => {
@@ -360,10 +426,15 @@ impl<C: Cloud> Reconciler<'_, C> {
         result: Result<Outcome, Failure>,
         duration: Duration,
     ) -> InstanceReport {
-        let tag =
-            case.facts.as_ref().and_then(|facts| facts.instance.tags.get(&self.policy.tag_key));
+        let tags = match (&case.requirement, &case.facts) {
+            (Some(requirement), Some(facts)) => {
+                self.policy.deciding_tags(requirement, &facts.instance.tags)
+            }
+            (Some(_) | None, _) => Tags::new(),
+        };
         InstanceReport {
-            tag: tag.cloned(),
+            tags,
+            rule: case.requirement.and_then(|requirement| requirement.rule),
             instance: case.job.instance,
             facts: case.facts,
             decision: case.decision,
@@ -381,7 +452,23 @@ impl Case {
             after_a_lost_write: LOOKS_AFTER_A_LOST_WRITE,
             behind_an_event: LOOKS_BEHIND_AN_EVENT,
         };
-        Self { job, facts: None, decision: None, tried: false, detached: None, looks }
+        Self {
+            job,
+            facts: None,
+            requirement: None,
+            decision: None,
+            started: Instant::now(),
+            tried: false,
+            tried_recreated: false,
+            detached: None,
+            looks,
+        }
+    }
+
+    /// Whether the last look showed the instance without a tag, or a tag's value, that the event itself showed.
+    fn lags_behind_the_event(&self) -> bool {
+        let Some(facts) = &self.facts else { return false };
+        self.job.announced.iter().any(|(key, value)| facts.instance.tags.get(key) != Some(value))
     }
 
     fn look_after_a_move(&mut self) -> Option<Step> {
@@ -395,6 +482,14 @@ impl Case {
     fn look_behind_the_event(&mut self) -> Option<Step> {
         look_again(&mut self.looks.behind_an_event, LOOKS_BEHIND_AN_EVENT, PAUSE_BEHIND_AN_EVENT)
     }
+}
+
+fn is_about_a_recreated_profile(decision: &Decision) -> bool {
+    matches!(
+        decision,
+        Decision::Replace { why: Different::Recreated, .. }
+            | Decision::Swap { why: Different::Recreated, .. }
+    )
 }
 
 /// Takes one of the looks left, and says how long to pause before it: twice as long each time.

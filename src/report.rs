@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::cloud::{CloudError, ErrorKind};
 use crate::decide::{Decision, Leave, Patience};
-use crate::model::{AccountId, Illegal, InstanceFacts, InstanceRef, ProfileRef};
+use crate::model::{AccountId, Illegal, InstanceFacts, InstanceRef, ProfileRef, Tags};
 
 /// A known resting state of an instance: the message about it is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub enum Outcome {
     Kept,
     /// The required profile was attached to the bare instance.
     Associated,
+    /// The profile was taken away, as the policy requires.
+    Removed,
     /// The required profile took the place of another.
     Replaced,
     /// The other profile was detached, the required one attached.
@@ -42,6 +44,7 @@ impl Outcome {
             Self::Waiting => "waiting",
             Self::Kept => "kept",
             Self::Associated => "associated",
+            Self::Removed => "removed",
             Self::Replaced => "replaced",
             Self::Swapped => "swapped",
             Self::Converged => "converged",
@@ -57,6 +60,7 @@ impl Outcome {
             Self::Waiting => "waiting",
             Self::Kept => "right already",
             Self::Associated => "profile associated",
+            Self::Removed => "profile removed",
             Self::Replaced => "profile replaced",
             Self::Swapped => "profile swapped",
             Self::Converged => "right by now, by another hand or an earlier call",
@@ -216,6 +220,10 @@ pub fn chain(error: &dyn Error) -> String {
     text
 }
 
+fn json(tags: &Tags) -> String {
+    serde_json::to_string(tags).unwrap_or_default()
+}
+
 /// All that is known about one instance once it was dealt with.
 #[derive(Debug)]
 pub struct InstanceReport {
@@ -223,8 +231,10 @@ pub struct InstanceReport {
     pub instance: InstanceRef,
     /// What was found at the last look; nothing, where EC2 showed nothing.
     pub facts: Option<InstanceFacts>,
-    /// The value of the tag that names the profile.
-    pub tag: Option<String>,
+    /// The rule that decided.
+    pub rule: Option<String>,
+    /// Of the instance's tags those that the rule reads.
+    pub tags: Tags,
     /// The last decision; nothing, where no look succeeded.
     pub decision: Option<Decision>,
     /// How it ended.
@@ -243,12 +253,15 @@ impl InstanceReport {
     }
 
     /// The account as the event named it, or else as EC2 did.
-    fn account(&self) -> Option<&AccountId> {
+    #[must_use]
+    pub fn account(&self) -> Option<&AccountId> {
         let owner = || self.facts.as_ref()?.instance.account.as_ref();
         self.instance.account.as_ref().or_else(owner)
     }
 
-    fn attached(&self) -> Option<&str> {
+    /// The profile found attached.
+    #[must_use]
+    pub fn attached(&self) -> Option<&str> {
         self.facts
             .as_ref()?
             .association
@@ -256,7 +269,9 @@ impl InstanceReport {
             .map(|association| association.profile_arn.as_str())
     }
 
-    fn required(&self) -> Option<String> {
+    /// The profile required, where one is known.
+    #[must_use]
+    pub fn required(&self) -> Option<String> {
         match self.decision.as_ref()? {
             Decision::Associate(to) | Decision::Replace { to, .. } | Decision::Swap { to, .. } => {
                 Some(to.arn.to_string())
@@ -268,7 +283,11 @@ impl InstanceReport {
             | Decision::Wait(crate::decide::Wait::ProfileUnknown(wanted)) => {
                 Some(wanted.to_string())
             }
-            Decision::Leave(_) | Decision::Wait(_) => None,
+            Decision::Leave(_)
+            | Decision::Wait(_)
+            | Decision::KeepBare
+            | Decision::Confirm
+            | Decision::Remove(_) => None,
         }
     }
 
@@ -308,7 +327,8 @@ impl InstanceReport {
                     outcome = self.outcome_word(),
                     disposition = self.disposition().map_or("done", Disposition::word),
                     error.r#type = self.result.as_ref().err().map(Failure::error_type),
-                    tag = self.tag.as_deref(),
+                    rule = self.rule.as_deref(),
+                    tags = (!self.tags.is_empty()).then(|| json(&self.tags)),
                     profile.from = self.attached(),
                     profile.to = self.required(),
                     message.ids = message_ids,
@@ -332,7 +352,8 @@ impl InstanceReport {
             account: self.account().map(ToString::to_string),
             region: Some(self.instance.region.to_string()),
             state: self.facts.as_ref().map(|facts| facts.instance.state.to_string()),
-            tag: self.tag.clone(),
+            rule: self.rule.clone(),
+            tags: self.tags.clone(),
             attached: self.attached().map(str::to_owned),
             required: self.required(),
             decision: self.decision.as_ref().map(Decision::word),
@@ -358,8 +379,10 @@ pub struct Entry {
     region: Option<String>,
     /// As found.
     state: Option<String>,
-    /// The value of the tag that names the profile.
-    tag: Option<String>,
+    /// The policy's rule that decided.
+    rule: Option<String>,
+    /// Of the instance's tags those that the rule reads.
+    tags: Tags,
     /// The profile found attached.
     attached: Option<String>,
     /// The profile required.
@@ -384,7 +407,8 @@ impl Entry {
             account: None,
             region: None,
             state: None,
-            tag: None,
+            rule: None,
+            tags: Tags::new(),
             attached: None,
             required: None,
             decision: None,

@@ -34,7 +34,7 @@ pub fn trust_of(role: &Role) -> Trust {
     };
     let shut_out = statements.iter().any(|statement| {
         statement["Effect"] == "Deny"
-            && statement.get("Condition").is_none()
+            && is_unconditional(statement)
             && names_assume_role(statement)
             && names_ec2(&statement["Principal"])
     });
@@ -57,10 +57,18 @@ fn names_assume_role(statement: &Value) -> bool {
     })
 }
 
+fn is_unconditional(statement: &Value) -> bool {
+    statement
+        .get("Condition")
+        .is_none_or(|condition| condition.as_object().is_some_and(|map| map.is_empty()))
+}
+
 fn names_ec2(principal: &Value) -> bool {
     let is_ec2 =
         |service: &str| matches!(service, "*" | "ec2.amazonaws.com" | "ec2.amazonaws.com.cn");
     principal == "*"
+        // Whether everybody in AWS includes its services is not documented: no reason to withhold a profile.
+        || one_or_many(&principal["AWS"]).iter().any(|name| **name == "*")
         || one_or_many(&principal["Service"]).iter().filter_map(|name| name.as_str()).any(is_ec2)
 }
 
@@ -99,10 +107,7 @@ mod tests {
                 Trust::Ec2,
             ),
             (allow.replace("sts:AssumeRole", "sts:TagSession"), Trust::NotEc2),
-            (
-                allow.replace("{\"Service\":\"ec2.amazonaws.com\"}", "{\"AWS\":\"*\"}"),
-                Trust::NotEc2,
-            ),
+            (allow.replace("{\"Service\":\"ec2.amazonaws.com\"}", "{\"AWS\":\"*\"}"), Trust::Ec2),
         ] {
             let policy = format!(r#"{{"Version":"2012-10-17","Statement":{statements}}}"#);
             assert_eq!(trust(&policy), expected, "{policy}");

@@ -295,7 +295,7 @@ const ANSWERS: &[Answer] = &[
         "UnauthorizedOperation",
         PASS_ROLE_DENIED,
         "Denied",
-        "AssociateIamInstanceProfile was denied: the function's role needs iam:PassRole on \
+        "AssociateIamInstanceProfile was denied: the caller needs iam:PassRole on \
              arn:aws:iam::123456789012:role/web (UnauthorizedOperation)",
         1,
     ),
@@ -305,7 +305,7 @@ const ANSWERS: &[Answer] = &[
         "UnauthorizedOperation",
         "You are not authorized to perform this operation.",
         "Denied",
-        "DescribeInstances was denied: the function's role needs ec2:DescribeInstances (UnauthorizedOperation)",
+        "DescribeInstances was denied: the caller needs ec2:DescribeInstances on * (UnauthorizedOperation)",
         1,
     ),
     answers(
@@ -316,7 +316,7 @@ const ANSWERS: &[Answer] = &[
              iam:GetInstanceProfile on resource: instance profile web because no identity-based policy allows the \
              iam:GetInstanceProfile action",
         "Denied",
-        "GetInstanceProfile was denied: the function's role needs iam:GetInstanceProfile on instance profile web \
+        "GetInstanceProfile was denied: the caller needs iam:GetInstanceProfile on instance profile web \
              (AccessDenied)",
         1,
     ),
@@ -477,8 +477,12 @@ async fn a_call_that_is_never_answered_ends_and_may_be_tried_again() {
         assert_eq!(error.to_string(), format!("{operation} did not get through"));
         assert!(chain(&error).contains("timeout"), "{}", chain(&error));
         assert_no_link_repeats_the_next(&error);
-        // What a second Disassociate would be answered says nothing about the first.
-        let is_tried_again = operation != Operation::DisassociateIamInstanceProfile;
+        // What a second one would be answered says nothing about the first.
+        let is_tried_again = !matches!(
+            operation,
+            Operation::DisassociateIamInstanceProfile
+                | Operation::ReplaceIamInstanceProfileAssociation
+        );
         assert_eq!(network.num_calls() > called + 1, is_tried_again, "{operation}");
         assert!(began.elapsed() <= Duration::from_secs(12), "{:?}", began.elapsed());
     }
@@ -621,7 +625,7 @@ async fn associations_come_in_pages_with_their_timestamps() {
     let old = "arn:aws:iam::123456789012:instance-profile/old";
     let first =
         row("iip-assoc-00000000000000001", old, "disassociating", "2023-11-14T22:13:20.000Z")
-            + &row("iip-assoc-00000000000000002", ARN, "associating", "2023-11-14T22:13:25.123Z");
+            + &row("iip-assoc-00000000000000002", ARN, "associating", "2023-11-14T22:13:25Z");
     let second = row("iip-assoc-00000000000000003", ARN, "settling", "2023-11-14T22:13:26Z");
     let (cloud, network) =
         replaying([(200, page(&first, "<nextToken>page-2</nextToken>")), (200, page(&second, ""))]);
@@ -689,6 +693,25 @@ async fn reads_name_at_most_two_hundred_instances_each() {
             filtered_request("DescribeIamInstanceProfileAssociations", rest),
         ]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn tags_are_read_by_a_call_of_their_own() {
+    let page = |tag: &str, token: &str| {
+        format!(
+            r#"<DescribeTagsResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><requestId>r</requestId><tagSet><item><resourceId>{ID}</resourceId><resourceType>instance</resourceType>{tag}</item></tagSet>{token}</DescribeTagsResponse>"#
+        )
+    };
+    let one = page("<key>App</key><value>shop</value>", "<nextToken>page-2</nextToken>");
+    let two = page("<key>Empty</key><value/>", "");
+    let (cloud, network) = replaying([(200, one), (200, two)]);
+    let tags = cloud.tags(&id(ID)).await.unwrap();
+    let expected = [("App".to_owned(), "shop".to_owned()), ("Empty".to_owned(), String::new())];
+    assert_eq!(tags, expected.into());
+    let [first, second] = &sent(&network)[..] else { panic!("two pages, two requests") };
+    assert_eq!(first["Filter.1.Name"], "resource-id");
+    assert_eq!(first["Filter.1.Value.1"], ID);
+    assert_eq!(second["NextToken"], "page-2");
 }
 
 #[tokio::test(start_paused = true)]
@@ -833,6 +856,7 @@ impl Answer {
             Operation::GetInstanceProfile => iam_error(self.code, self.message),
             Operation::DescribeInstances
             | Operation::DescribeIamInstanceProfileAssociations
+            | Operation::DescribeTags
             | Operation::AssociateIamInstanceProfile
             | Operation::ReplaceIamInstanceProfileAssociation
             | Operation::DisassociateIamInstanceProfile => ec2_error(self.code, self.message),
@@ -853,6 +877,7 @@ impl Answer {
             Operation::DescribeIamInstanceProfileAssociations => {
                 always!(Ec2::describe_iam_instance_profile_associations)
             }
+            Operation::DescribeTags => always!(Ec2::describe_tags),
             Operation::GetInstanceProfile => always!(aws_sdk_iam::Client::get_instance_profile),
             Operation::AssociateIamInstanceProfile => always!(Ec2::associate_iam_instance_profile),
             Operation::ReplaceIamInstanceProfileAssociation => {
@@ -871,6 +896,7 @@ async fn error_of(cloud: &AwsCloud, operation: Operation) -> CloudError {
         Operation::DescribeIamInstanceProfileAssociations => {
             cloud.associations(&ids(&[ID])).await.unwrap_err()
         }
+        Operation::DescribeTags => cloud.tags(&id(ID)).await.unwrap_err(),
         Operation::GetInstanceProfile => cloud.profile(&name("web")).await.unwrap_err(),
         Operation::AssociateIamInstanceProfile => cloud.associate(&id(ID), ARN).await.unwrap_err(),
         Operation::ReplaceIamInstanceProfileAssociation => {
@@ -1002,7 +1028,7 @@ fn association(row: &str, arn: &str, state: AssociationState, since: i64) -> Ass
         profile_arn: arn.to_owned(),
         profile_id: Some(auto_instance_profile::model::ProfileId::parse(PROFILE_ID).unwrap()),
         state,
-        since: Some(since),
+        since: Some(i128::from(since) * 1_000_000_000),
     }
 }
 

@@ -10,6 +10,8 @@ mod common {
     pub mod world;
 }
 
+use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use common::runtime_api::{CREDENTIALS, Failure, Function, Invocation, run_to_its_end};
@@ -186,10 +188,10 @@ async fn each_reason_to_leave_an_instance_alone_is_reported() {
         reasons,
         [
             (3, "not-allowed"),
-            (2, "invalid-tag"),
-            (2, "invalid-tag"),
-            (2, "invalid-tag"),
-            (2, "invalid-tag"),
+            (2, "invalid-profile"),
+            (2, "invalid-profile"),
+            (2, "invalid-profile"),
+            (2, "invalid-profile"),
             (13, "no-role"),
             (13, "role-does-not-trust-ec2"),
             (6, "managed-by-service"),
@@ -267,7 +269,10 @@ async fn a_dry_run_reports_and_writes_nothing() {
     assert_eq!(first["account"], "123456789012");
     assert_eq!(first["region"], "us-east-1");
     assert_eq!(first["state"], "running");
-    assert_eq!(first["tag"], "web");
+    assert_eq!(
+        (&first["rule"], &first["tags"]),
+        (&json!("named-by-tag"), &json!({"InstanceProfile": "web"}))
+    );
     assert_eq!((&first["attached"], &first["required"]), (&arn("old"), &arn("web")));
     let reason = first["reason"].as_str().unwrap();
     assert!(reason.contains("/old attached") && reason.contains("/web is required"), "{reason}");
@@ -938,4 +943,55 @@ fn replaced(instance: &str, profile: &str) -> Write {
 
 fn disassociated(instance: &str, profile: &str) -> Write {
     Write::Disassociated { instance: instance.to_owned(), profile: profile.to_owned() }
+}
+
+#[tokio::test]
+async fn a_policy_file_decides_what_instances_must_have() {
+    let policy = policy_file(
+        "rules",
+        "version: 1
+rules:
+  - { name: per-app, match: { tags: { InstanceProfile: 'per-*' } }, profile: web }
+  - { name: gaps, match: { vpc: 'vpc-*' }, profile: old, when-different: keep }",
+    );
+    let world = a_world().running(ONE, Some("per-app"), None).running(TWO, None, None).running(
+        THREE,
+        None,
+        Some("web"),
+    );
+    let wire = Wire::serve(world).await;
+    let settings = [("ALLOWED_PROFILES", "web,old"), ("POLICY_FILE", policy.as_str())];
+    let mut function = Function::start(wire.endpoint(), &settings).await;
+    let report = function.invoke(json!({"instance-ids": [ONE, TWO, THREE]})).await.unwrap();
+    let rules: Vec<&Value> =
+        report["instances"].as_array().unwrap().iter().map(|row| &row["rule"]).collect();
+    assert_eq!(rules, ["per-app", "gaps", "gaps"]);
+    assert_eq!(
+        rows(&report),
+        [("associate", "associated"), ("associate", "associated"), ("leave", "left")]
+    );
+    assert_eq!(wire.writes(), [associated(ONE, "web"), associated(TWO, "old")]);
+}
+
+#[tokio::test]
+async fn a_bad_policy_file_stops_the_start_with_line_and_column() {
+    let broken =
+        policy_file("broken", "version: 1\nrules:\n  - { name: a, match: {}, profil: web }");
+    for (file, parts) in [
+        (broken.as_str(), ["broken.yaml:3:", "profil"]),
+        ("/no/such/policy.yaml", ["POLICY_FILE", "cannot be read"]),
+    ] {
+        let settings = [("ALLOWED_PROFILES", "web"), ("POLICY_FILE", file)];
+        let (status, lines) = run_to_its_end(&settings).await;
+        assert!(!status.success());
+        let log = lines.join("\n");
+        assert!(parts.iter().all(|part| log.contains(part)), "{log}");
+    }
+}
+
+/// Writes a policy where the tests' files belong, and names it.
+fn policy_file(name: &str, yaml: &str) -> String {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.yaml"));
+    fs::write(&path, yaml).unwrap();
+    path.to_str().unwrap().to_owned()
 }

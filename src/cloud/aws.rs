@@ -2,24 +2,28 @@
 
 use std::collections::HashMap;
 use std::error::Error;
+use std::fmt;
+use std::marker::PhantomData;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, SdkConfig};
+use aws_sdk_ec2::config::ProvideCredentials;
 use aws_sdk_ec2::config::interceptors::InterceptorContext;
 use aws_sdk_ec2::config::retry::{ClassifyRetry, RetryAction};
 use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::operation::disassociate_iam_instance_profile::DisassociateIamInstanceProfileError;
-use aws_sdk_ec2::types::{Filter, IamInstanceProfileSpecification};
+use aws_sdk_ec2::operation::replace_iam_instance_profile_association::ReplaceIamInstanceProfileAssociationError;
+use aws_sdk_ec2::types::IamInstanceProfileSpecification;
 use percent_encoding::percent_decode_str;
 
 use crate::cloud::codes::classify;
-use crate::cloud::{Cloud, CloudError, Clouds, ErrorKind, Operation};
+use crate::cloud::{Cloud, CloudError, Clouds, ErrorKind, Filter, Fleet, Operation, Page};
 use crate::model::{
     AccountId, Association, AssociationId, AssociationState, Instance, InstanceId, InstanceState,
-    Keeper, Profile, ProfileArn, ProfileId, ProfileName, Region, Role,
+    Keeper, Platform, Profile, ProfileArn, ProfileId, ProfileName, Region, Role, Tags,
 };
 
 /// EC2 takes up to 200 values a filter without complaint.
@@ -32,6 +36,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A call with all its tries.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(12);
+/// One try at a page of a whole fleet: up to a thousand instances with all their details, several megabytes.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Tries of a call that was throttled or did not get through. More patience is the queue's business.
 const ATTEMPTS: u32 = 3;
 /// The longest the first pause between two tries can be; it doubles, with jitter.
@@ -47,6 +53,11 @@ pub struct AwsClouds {
 impl AwsClouds {
     /// Takes credentials, Region and endpoint from where AWS's SDKs look for them.
     pub async fn from_env() -> Self {
+        Self::from_env_in(None).await
+    }
+
+    /// As [`Self::from_env`], in this Region where one is given.
+    pub async fn from_env_in(region: Option<&Region>) -> Self {
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .operation_attempt_timeout(ATTEMPT_TIMEOUT)
@@ -60,7 +71,27 @@ impl AwsClouds {
         if let Ok(name) = AppName::new(env!("CARGO_PKG_NAME")) {
             loader = loader.app_name(name);
         }
+        if let Some(region) = region {
+            loader = loader.region(aws_config::Region::new(region.as_str().to_owned()));
+        }
         Self::new(loader.load().await)
+    }
+
+    /// The Region found in the environment, where one is set there.
+    #[must_use]
+    pub fn region(&self) -> Option<Region> {
+        self.sdk.region().and_then(|region| Region::parse(region.as_ref()).ok())
+    }
+
+    /// Asks for credentials once more than the calls do, to say why they have none.
+    ///
+    /// # Errors
+    /// What each place answered that was asked.
+    pub async fn check_credentials(&self) -> Result<(), Box<dyn Error + Send + Sync>> {
+        match self.sdk.credentials_provider() {
+            Some(provider) => Ok(provider.provide_credentials().await.map(drop)?),
+            None => Err("nothing is configured that could answer with credentials".into()),
+        }
     }
 
     fn new(sdk: SdkConfig) -> Self {
@@ -113,7 +144,7 @@ impl Cloud for AwsCloud {
                 .into_paginator()
                 .send();
             while let Some(page) = pages.next().await {
-                for reservation in page.map_err(|error| failed(CALL, error))?.reservations() {
+                for reservation in page.map_err(|error| failed(CALL, "*", error))?.reservations() {
                     let account =
                         reservation.owner_id().and_then(|owner| AccountId::parse(owner).ok());
                     instances.extend(
@@ -140,7 +171,7 @@ impl Cloud for AwsCloud {
                 .into_paginator()
                 .send();
             while let Some(page) = pages.next().await {
-                let page = page.map_err(|error| failed(CALL, error))?;
+                let page = page.map_err(|error| failed(CALL, "*", error))?;
                 associations.extend(
                     page.iam_instance_profile_associations().iter().filter_map(association),
                 );
@@ -149,11 +180,24 @@ impl Cloud for AwsCloud {
         Ok(associations)
     }
 
+    async fn tags(&self, id: &InstanceId) -> Result<Tags, CloudError> {
+        let by_id = filter("resource-id", vec![id.as_str().to_owned()]);
+        let mut pages = self.ec2.describe_tags().filters(by_id).into_paginator().send();
+        let mut tags = Tags::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| failed(Operation::DescribeTags, id.as_str(), error))?;
+            tags.extend(page.tags().iter().filter_map(|tag| {
+                Some((tag.key()?.to_owned(), tag.value().unwrap_or_default().to_owned()))
+            }));
+        }
+        Ok(tags)
+    }
+
     async fn profile(&self, name: &ProfileName) -> Result<Option<Profile>, CloudError> {
         const CALL: Operation = Operation::GetInstanceProfile;
         let answer =
             self.iam.get_instance_profile().instance_profile_name(name.as_str()).send().await;
-        match answer.map_err(|error| failed(CALL, error)) {
+        match answer.map_err(|error| failed(CALL, name.as_str(), error)) {
             Ok(output) => match output.instance_profile() {
                 Some(found) => profile(found).map(Some),
                 None => Err(unreadable(CALL, "the answer holds no instance profile")),
@@ -171,7 +215,9 @@ impl Cloud for AwsCloud {
             .send()
             .await
             .map(drop)
-            .map_err(|error| failed(Operation::AssociateIamInstanceProfile, error))
+            .map_err(|error| {
+                failed(Operation::AssociateIamInstanceProfile, instance.as_str(), error)
+            })
     }
 
     async fn replace(
@@ -183,10 +229,16 @@ impl Cloud for AwsCloud {
             .replace_iam_instance_profile_association()
             .association_id(association.as_str())
             .iam_instance_profile(exactly(profile_arn))
+            .customize()
+            .config_override(aws_sdk_ec2::Config::builder().retry_classifier(OnlyWhenThrottled::<
+                ReplaceIamInstanceProfileAssociationError,
+            >::new()))
             .send()
             .await
             .map(drop)
-            .map_err(|error| failed(Operation::ReplaceIamInstanceProfileAssociation, error))
+            .map_err(|error| {
+                failed(Operation::ReplaceIamInstanceProfileAssociation, association.as_str(), error)
+            })
     }
 
     async fn disassociate(&self, association: &AssociationId) -> Result<(), CloudError> {
@@ -194,20 +246,68 @@ impl Cloud for AwsCloud {
             .disassociate_iam_instance_profile()
             .association_id(association.as_str())
             .customize()
-            .config_override(aws_sdk_ec2::Config::builder().retry_classifier(OnlyWhenThrottled))
+            .config_override(
+                aws_sdk_ec2::Config::builder().retry_classifier(OnlyWhenThrottled::<
+                    DisassociateIamInstanceProfileError,
+                >::new()),
+            )
             .send()
             .await
             .map(drop)
-            .map_err(|error| failed(Operation::DisassociateIamInstanceProfile, error))
+            .map_err(|error| {
+                failed(Operation::DisassociateIamInstanceProfile, association.as_str(), error)
+            })
     }
 }
 
-/// Allows no further try of a Disassociate that may have been carried out. It would be told that there is no such
-/// association, as if another hand had been at work, and what we detached would not be known as ours to put back.
-#[derive(Debug)]
-struct OnlyWhenThrottled;
+impl Fleet for AwsCloud {
+    async fn page(&self, filters: &[Filter], from: Option<&str>) -> Result<Page, CloudError> {
+        const CALL: Operation = Operation::DescribeInstances;
+        let filters = filters.iter().map(|by| filter(&by.name, by.values.clone())).collect();
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .operation_attempt_timeout(PAGE_TIMEOUT)
+            .operation_timeout(PAGE_TIMEOUT * ATTEMPTS)
+            .build();
+        let page = self
+            .ec2
+            .describe_instances()
+            .set_filters(Some(filters))
+            .max_results(ROWS_PER_PAGE)
+            .set_next_token(from.map(str::to_owned))
+            .customize()
+            .config_override(aws_sdk_ec2::Config::builder().timeout_config(timeouts))
+            .send()
+            .await
+            .map_err(|error| failed(CALL, "*", error))?;
+        let found = page.reservations().iter().flat_map(|reservation| reservation.instances());
+        let ids = found.filter_map(|found| InstanceId::parse(found.instance_id()?).ok()).collect();
+        let next = page.next_token().filter(|token| !token.is_empty()).map(str::to_owned);
+        Ok(Page { ids, next })
+    }
+}
 
-impl ClassifyRetry for OnlyWhenThrottled {
+/// Allows no further try of a Disassociate or Replace that may have been carried out. It would be told that there is no
+/// such association, as if another hand had been at work: what we detached would not be known as ours to put back, and a
+/// replacement that must be tried only once would be tried again.
+struct OnlyWhenThrottled<E>(PhantomData<fn() -> E>);
+
+impl<E> OnlyWhenThrottled<E> {
+    fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<E> fmt::Debug for OnlyWhenThrottled<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnlyWhenThrottled")
+    }
+}
+
+impl<E> ClassifyRetry for OnlyWhenThrottled<E>
+where
+    E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+{
     fn name(&self) -> &'static str {
         "only when throttled"
     }
@@ -216,9 +316,7 @@ impl ClassifyRetry for OnlyWhenThrottled {
         let Some(Err(error)) = context.output_or_error() else {
             return RetryAction::NoActionIndicated;
         };
-        let error = error
-            .as_operation_error()
-            .and_then(|error| error.downcast_ref::<DisassociateIamInstanceProfileError>());
+        let error = error.as_operation_error().and_then(|error| error.downcast_ref::<E>());
         let code = error.and_then(ProvideErrorMetadata::code);
         match code
             .map(|code| classify(Operation::DisassociateIamInstanceProfile, Some(code), "", 0))
@@ -230,9 +328,12 @@ impl ClassifyRetry for OnlyWhenThrottled {
     }
 }
 
-fn by_instance_id(ids: &[InstanceId]) -> Filter {
-    let values = ids.iter().map(|id| id.as_str().to_owned()).collect();
-    Filter::builder().name("instance-id").set_values(Some(values)).build()
+fn by_instance_id(ids: &[InstanceId]) -> aws_sdk_ec2::types::Filter {
+    filter("instance-id", ids.iter().map(|id| id.as_str().to_owned()).collect())
+}
+
+fn filter(name: &str, values: Vec<String>) -> aws_sdk_ec2::types::Filter {
+    aws_sdk_ec2::types::Filter::builder().name(name).set_values(Some(values)).build()
 }
 
 /// The ARN alone: with a name beside it EC2 would go by the ARN anyway.
@@ -256,6 +357,16 @@ fn instance(found: &aws_sdk_ec2::types::Instance, account: Option<&AccountId>) -
             Some(operator) => Keeper::Service(operator.principal().map(str::to_owned)),
             None => Keeper::Owner,
         },
+        vpc: found.vpc_id().map(str::to_owned),
+        subnet: found.subnet_id().map(str::to_owned),
+        instance_type: found.instance_type().map(|kind| kind.as_str().to_owned()),
+        // EC2 names Windows, and leaves the rest to the imagination.
+        platform: match found.platform() {
+            Some(platform) if platform.as_str().eq_ignore_ascii_case("windows") => {
+                Platform::Windows
+            }
+            Some(_) | None => Platform::Linux,
+        },
     })
 }
 
@@ -270,7 +381,7 @@ fn association(row: &aws_sdk_ec2::types::IamInstanceProfileAssociation) -> Optio
             .and_then(|profile| profile.id())
             .and_then(|id| ProfileId::parse(id).ok()),
         state: AssociationState::from_ec2(row.state().map_or("", |state| state.as_str())),
-        since: row.timestamp().map(|time| time.secs()),
+        since: row.timestamp().map(|time| time.as_nanos()),
     })
 }
 
@@ -300,7 +411,21 @@ fn unreadable(operation: Operation, why: impl Into<Box<dyn Error + Send + Sync>>
 #[error("{0}")]
 struct AwsMessage(String);
 
-fn failed<E>(operation: Operation, error: SdkError<E>) -> CloudError
+impl AwsMessage {
+    /// The longest part of a message that is kept, in characters: AWS's own are shorter.
+    const ENOUGH: usize = 1000;
+
+    fn of(code: Option<&str>, message: &str) -> Self {
+        // This one quotes the whole signed request, session token and all.
+        if code == Some("SignatureDoesNotMatch") {
+            return Self("the request's signature is not the one AWS calculated".to_owned());
+        }
+        Self(message.chars().take(Self::ENOUGH).collect())
+    }
+}
+
+/// `on` is what the call was about: the resource of a missing right, where AWS names none.
+fn failed<E>(operation: Operation, on: &str, error: SdkError<E>) -> CloudError
 where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
 {
@@ -308,14 +433,20 @@ where
         SdkError::ServiceError(answer) => {
             let code = answer.err().code().map(str::to_owned);
             let message = answer.err().message().map(str::to_owned);
-            let kind = classify(
+            let mut kind = classify(
                 operation,
                 code.as_deref(),
                 message.as_deref().unwrap_or_default(),
                 answer.raw().status().as_u16(),
             );
+            if let ErrorKind::Denied(right) = &mut kind {
+                right.resource.get_or_insert_with(|| on.to_owned());
+            }
             match message {
-                Some(message) => CloudError::new(operation, kind, code, AwsMessage(message)),
+                Some(message) => {
+                    let message = AwsMessage::of(code.as_deref(), &message);
+                    CloudError::new(operation, kind, code, message)
+                }
                 // An answer that could not be read: the reader says why.
                 None if code.is_none() => CloudError::new(operation, kind, code, error),
                 None => {

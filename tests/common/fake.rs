@@ -6,7 +6,7 @@ use auto_instance_profile::cloud::codes::classify;
 use auto_instance_profile::cloud::{Cloud, CloudError, Clouds, ErrorKind, Operation};
 use auto_instance_profile::model::{
     AccountId, Association, AssociationId, AssociationState, Instance, InstanceId, InstanceState,
-    Keeper, Profile, ProfileArn, ProfileId, ProfileName, Region, Role,
+    Keeper, Platform, Profile, ProfileArn, ProfileId, ProfileName, Region, Role, Tags,
 };
 
 use super::world::{self, ACCOUNT, AwsError, World};
@@ -48,6 +48,12 @@ impl Cloud for FakeCloud {
         let rows = self.world().describe_associations(&texts(ids));
         let rows = rows.map_err(failed(Operation::DescribeIamInstanceProfileAssociations))?;
         Ok(rows.into_iter().map(association).collect())
+    }
+
+    async fn tags(&self, id: &InstanceId) -> Result<Tags, CloudError> {
+        network().await;
+        let tags = self.world().describe_tags(id.as_str());
+        tags.map_err(failed(Operation::DescribeTags))
     }
 
     async fn profile(&self, name: &ProfileName) -> Result<Option<Profile>, CloudError> {
@@ -106,6 +112,10 @@ fn instance(found: world::Instance) -> Instance {
         state: InstanceState::from_ec2(&found.state),
         tags: found.tags,
         keeper: found.managed_by.map_or(Keeper::Owner, |service| Keeper::Service(Some(service))),
+        vpc: Some("vpc-0123456789abcdef0".into()),
+        subnet: Some("subnet-0123456789abcdef0".into()),
+        instance_type: Some("t3.micro".into()),
+        platform: Platform::Linux,
     }
 }
 
@@ -116,7 +126,7 @@ fn association(row: world::Association) -> Association {
         profile_arn: row.arn,
         profile_id: Some(ProfileId::parse(&row.profile_id).unwrap()),
         state: AssociationState::from_ec2(&row.state),
-        since: Some(row.timestamp),
+        since: Some(i128::from(row.timestamp)),
     }
 }
 

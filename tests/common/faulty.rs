@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use auto_instance_profile::cloud::{Cloud, CloudError, Clouds, ErrorKind, Operation};
 use auto_instance_profile::model::{
-    Association, AssociationId, Instance, InstanceId, Profile, ProfileName, Region,
+    Association, AssociationId, Instance, InstanceId, Profile, ProfileName, Region, Tags,
 };
 
 /// What goes wrong with one call.
@@ -88,6 +88,10 @@ impl<C: Cloud> Cloud for Faulty<C> {
     async fn associations(&self, ids: &[InstanceId]) -> Result<Vec<Association>, CloudError> {
         let call = self.cloud.associations(ids);
         self.through(Operation::DescribeIamInstanceProfileAssociations, call).await
+    }
+
+    async fn tags(&self, id: &InstanceId) -> Result<Tags, CloudError> {
+        self.through(Operation::DescribeTags, self.cloud.tags(id)).await
     }
 
     async fn profile(&self, name: &ProfileName) -> Result<Option<Profile>, CloudError> {

@@ -235,15 +235,17 @@ impl Shared {
         match action {
             "DescribeInstances" => {
                 parameters.allow_only(&["MaxResults", "NextToken", "Filter."])?;
-                let (rows, token) = self.page(&parameters, |ids| {
-                    Ok(world.describe_instances(ids)?.iter().map(reservation).collect())
+                let ids = parameters.listed(&world)?;
+                let (rows, token) = self.page(&parameters, || {
+                    Ok(world.describe_instances(&ids)?.iter().map(reservation).collect())
                 })?;
                 Ok(ec2_answer(action, &format!("<reservationSet>{rows}</reservationSet>{token}")))
             }
             "DescribeIamInstanceProfileAssociations" => {
                 parameters.allow_only(&["MaxResults", "NextToken", "Filter."])?;
-                let (rows, token) = self.page(&parameters, |ids| {
-                    let rows = world.describe_associations(ids)?;
+                let ids = parameters.instance_ids()?;
+                let (rows, token) = self.page(&parameters, || {
+                    let rows = world.describe_associations(&ids)?;
                     Ok(rows
                         .iter()
                         .map(|row| format!("<item>{}</item>", association(row)))
@@ -251,6 +253,21 @@ impl Shared {
                 })?;
                 let set = "iamInstanceProfileAssociationSet";
                 Ok(ec2_answer(action, &format!("<{set}>{rows}</{set}>{token}")))
+            }
+            "DescribeTags" => {
+                parameters.allow_only(&["MaxResults", "NextToken", "Filter."])?;
+                let id = parameters.required("Filter.1.Value.1")?;
+                let mut items = String::new();
+                for (key, value) in world.describe_tags(id)? {
+                    let (key, value) = (escaped(&key), escaped(&value));
+                    write!(
+                        items,
+                        "<item><resourceId>{id}</resourceId><resourceType>instance</resourceType><key>{key}</key>\
+                         <value>{value}</value></item>"
+                    )
+                    .unwrap();
+                }
+                Ok(ec2_answer(action, &format!("<tagSet>{items}</tagSet>")))
             }
             "AssociateIamInstanceProfile" => {
                 parameters.allow_only(&["InstanceId", "IamInstanceProfile.Arn"])?;
@@ -287,13 +304,12 @@ impl Shared {
     fn page(
         &self,
         parameters: &Parameters<'_>,
-        list: impl FnOnce(&[String]) -> Result<Vec<String>, AwsError>,
+        list: impl FnOnce() -> Result<Vec<String>, AwsError>,
     ) -> Result<(String, String), AwsError> {
-        let ids = parameters.instance_ids()?;
         let size = parameters.max_results()?.min(*self.rows_per_page.lock().unwrap());
         let mut pages = self.pages.lock().unwrap();
         let mut rows = match parameters.0.get("NextToken") {
-            None => list(&ids)?,
+            None => list()?,
             Some(token) => pages
                 .remove(token)
                 .ok_or_else(|| error(400, "InvalidNextToken", "The specified token is invalid."))?,
@@ -347,7 +363,21 @@ impl Parameters<'_> {
         })
     }
 
-    /// The values of the one filter that this job has use for.
+    /// The instances that a list is about: those of the filter `instance-id`, those with a tag, or all.
+    fn listed(&self, world: &World) -> Result<Vec<String>, AwsError> {
+        let Some(name) = self.0.get("Filter.1.Name") else {
+            return Ok(world.instances.keys().cloned().collect());
+        };
+        let Some(key) = name.strip_prefix("tag:") else { return self.instance_ids() };
+        let values: Vec<_> =
+            (1..).map_while(|number| self.0.get(&format!("Filter.1.Value.{number}"))).collect();
+        let passes = |instance: &&Instance| {
+            instance.tags.get(key).is_some_and(|value| values.contains(&value))
+        };
+        Ok(world.instances.values().filter(passes).map(|instance| instance.id.clone()).collect())
+    }
+
+    /// The values of the one filter that the function has use for.
     fn instance_ids(&self) -> Result<Vec<String>, AwsError> {
         let name = self.required("Filter.1.Name")?;
         if name != "instance-id" || self.0.contains_key("Filter.2.Name") {
@@ -418,6 +448,7 @@ fn reservation(instance: &Instance) -> String {
         "<item><reservationId>r-0{hex}</reservationId><ownerId>{ACCOUNT}</ownerId><groupSet/><instancesSet><item>\
          <instanceId>{id}</instanceId><imageId>ami-00000000000000001</imageId>\
          <instanceState><code>{code}</code><name>{state}</name></instanceState><reason/>\
+         <vpcId>vpc-0123456789abcdef0</vpcId><subnetId>subnet-0123456789abcdef0</subnetId>\
          <instanceType>t3.micro</instanceType><launchTime>2026-11-02T09:14:00.000Z</launchTime>{more}\
          </item></instancesSet></item>",
         hex = &id[2..],

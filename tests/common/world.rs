@@ -26,6 +26,7 @@ pub struct AwsError {
 pub enum Call {
     DescribeInstances,
     DescribeAssociations,
+    DescribeTags,
     GetInstanceProfile,
     Associate,
     Replace,
@@ -347,6 +348,12 @@ impl World {
     pub fn describe_associations(&mut self, ids: &[String]) -> Result<Vec<Association>, AwsError> {
         self.begin(Call::DescribeAssociations)?;
         Ok(self.associations.iter().filter(|row| ids.contains(&row.instance)).cloned().collect())
+    }
+
+    /// `DescribeTags` by the filter `resource-id`: a view of its own, which lags and lies by itself.
+    pub fn describe_tags(&mut self, id: &str) -> Result<BTreeMap<String, String>, AwsError> {
+        self.begin(Call::DescribeTags)?;
+        Ok(self.instances.get(id).map(|instance| instance.tags.clone()).unwrap_or_default())
     }
 
     /// `GetInstanceProfile`.

@@ -4,15 +4,16 @@ use auto_instance_profile::allow::AllowList;
 use auto_instance_profile::decide::{Decision, Patience, decide, decide_unseen};
 use auto_instance_profile::model::{
     AccountId, Association, AssociationId, AssociationState, Instance, InstanceFacts, InstanceId,
-    InstanceState, Keeper, Profile, ProfileArn, ProfileId, Region, Role, Tags,
+    InstanceState, Keeper, Platform, Profile, ProfileArn, ProfileId, Region, Role, Tags,
 };
-use auto_instance_profile::policy::{Home, Policy, Requirement};
+use auto_instance_profile::policy::rule::Subject;
+use auto_instance_profile::policy::{Demand, Policy, file};
 
 const ARN_OUTSIDE: &str = "arn:aws:iam::123456789012:instance-profile/x/web";
 const TRUSTING: &str = r#"{"Statement":{"Effect":"Allow","Principal":{"Service":"ec2.amazonaws.com"},"Action":"sts:AssumeRole"}}"#;
 
 fn policy() -> Policy {
-    Policy { tag_key: "InstanceProfile".into(), allowed: AllowList::parse("web,db,app/*").unwrap() }
+    Policy::named_by_tag("InstanceProfile", AllowList::parse("web,db,app/*").unwrap())
 }
 
 fn facts(state: &str, tag: Option<&str>) -> InstanceFacts {
@@ -24,6 +25,10 @@ fn facts(state: &str, tag: Option<&str>) -> InstanceFacts {
         state: InstanceState::from_ec2(state),
         tags,
         keeper: Keeper::Owner,
+        vpc: None,
+        subnet: None,
+        instance_type: None,
+        platform: Platform::Linux,
     };
     InstanceFacts { instance, association: None }
 }
@@ -57,12 +62,16 @@ fn profile(path_and_name: &str) -> Profile {
 
 /// What the reconciler does, without a cloud: decide, let IAM answer, decide again.
 fn decided(facts: &InstanceFacts, iam: Option<Profile>) -> Decision {
+    decided_by(&policy(), facts, iam)
+}
+
+fn decided_by(policy: &Policy, facts: &InstanceFacts, iam: Option<Profile>) -> Decision {
     let account = AccountId::parse("123456789012").unwrap();
     let region = Region::parse("us-east-1").unwrap();
-    let home = Home { account: Some(&account), region: &region };
-    let requirement = policy().requirement(&facts.instance.tags, home);
+    let subject = Subject { account: Some(&account), region: &region, instance: &facts.instance };
+    let requirement = policy.requirement(&subject);
     if let Decision::LookUp(wanted) = decide(&requirement, facts) {
-        return decide(&policy().settle(&wanted, iam), facts);
+        return decide(&policy.settle(requirement, &wanted, iam), facts);
     }
     decide(&requirement, facts)
 }
@@ -89,15 +98,15 @@ fn every_row_of_the_table() {
         (1, "unmanaged", facts("running", None), web()),
         (1, "unmanaged", having(facts("running", None), "web", "AIPA1", "associated"), web()),
         (1, "unmanaged", facts("terminated", None), web()),
-        (2, "invalid-tag", tagged(""), web()),
-        (2, "invalid-tag", tagged("a b"), web()),
-        (2, "invalid-tag", tagged("app/web"), web()),
-        (2, "invalid-tag", tagged(" web"), web()),
-        (2, "invalid-tag", tagged("w\u{435}b"), web()),
-        (2, "invalid-tag", tagged(role_arn), web()),
-        (2, "invalid-tag", tagged(other_account), web()),
-        (2, "invalid-tag", tagged(other_partition), web()),
-        (2, "invalid-tag", tagged(web_arn), moved()),
+        (2, "invalid-profile", tagged(""), web()),
+        (2, "invalid-profile", tagged("a b"), web()),
+        (2, "invalid-profile", tagged("app/web"), web()),
+        (2, "invalid-profile", tagged(" web"), web()),
+        (2, "invalid-profile", tagged("w\u{435}b"), web()),
+        (2, "invalid-profile", tagged(role_arn), web()),
+        (2, "invalid-profile", tagged(other_account), web()),
+        (2, "invalid-profile", tagged(other_partition), web()),
+        (2, "invalid-profile", tagged(web_arn), moved()),
         (3, "not-allowed", tagged("admin"), admin()),
         (3, "not-allowed", tagged("arn:aws:iam::123456789012:instance-profile/x/web"), web()),
         (3, "not-allowed", having(tagged("admin"), "web", "AIPA1", "associated"), admin()),
@@ -164,7 +173,7 @@ fn an_answer_of_another_name_is_never_attached() {
 
 #[test]
 fn the_association_in_force_is_the_newest_that_is_not_on_its_way_out() {
-    let row = |id: &str, state: &str, since: i64| Association {
+    let row = |id: &str, state: &str, since: i128| Association {
         id: AssociationId::parse(id).unwrap(),
         instance: InstanceId::parse("i-0123456789abcdef0").unwrap(),
         profile_arn: arn("web").to_string(),
@@ -191,12 +200,81 @@ fn the_association_in_force_is_the_newest_that_is_not_on_its_way_out() {
 fn an_unsettled_requirement_is_looked_up_only_where_a_profile_could_be_attached() {
     let requirement = |facts: &InstanceFacts| {
         let region = Region::parse("us-east-1").unwrap();
-        policy().requirement(&facts.instance.tags, Home { account: None, region: &region })
+        let subject = Subject { account: None, region: &region, instance: &facts.instance };
+        policy().requirement(&subject)
     };
     for (state, expected) in [("running", "look-up"), ("pending", "wait"), ("terminated", "leave")]
     {
         let facts = facts(state, Some("web"));
-        assert!(matches!(requirement(&facts), Requirement::Named(_)));
+        assert!(matches!(requirement(&facts).demand, Demand::Named(_)));
         assert_eq!(decide(&requirement(&facts), &facts).word(), expected);
     }
+}
+
+const RULES: &str = r#"
+version: 1
+ignore:
+  - tags: { "eks:cluster-name": "*" }
+rules:
+  - name: gaps
+    match: { tags: { Rule: gaps } }
+    profile: web
+    when-different: keep
+  - name: corrects
+    match: { tags: { Rule: corrects } }
+    profile: web
+    when-absent: leave
+  - name: retired
+    match: { tags: { Rule: retired } }
+    profile: none
+"#;
+
+fn tagged_by(pairs: &[(&str, &str)], state: &str) -> InstanceFacts {
+    let mut facts = facts(state, None);
+    let tags = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+    facts.instance.tags = tags.collect();
+    facts
+}
+
+#[test]
+fn every_row_that_only_a_policy_file_brings() {
+    let checked = file::check(RULES, &AllowList::parse("web,db").unwrap());
+    let policy = checked.policy.unwrap();
+    let rule = |name, state| tagged_by(&[("Rule", name)], state);
+    let with_db = |facts| having(facts, "db", "AIPA2", "associated");
+    let ignored = tagged_by(&[("Rule", "gaps"), ("eks:cluster-name", "c")], "running");
+    for (row, code, facts) in [
+        (14, "ignored-by-policy", ignored.clone()),
+        (14, "ignored-by-policy", managed(with_db(ignored))),
+        (15, "fills-gaps-only", with_db(rule("gaps", "running"))),
+        (15, "fills-gaps-only", with_db(rule("gaps", "stopped"))),
+        (7, "bare", rule("gaps", "running")),
+        (16, "corrects-only", rule("corrects", "running")),
+        (9, "other-profile", with_db(rule("corrects", "running"))),
+        (10, "other-profile", with_db(rule("corrects", "stopped"))),
+        (8, "right", rule("retired", "running")),
+        (5, "instance-state", with_db(rule("retired", "stopping"))),
+        (6, "managed-by-service", managed(with_db(rule("retired", "running")))),
+    ] {
+        let decision = decided_by(&policy, &facts, Some(profile("web")));
+        assert_eq!((decision.row(), decision.reason_code()), (Some(row), code), "{facts:?}");
+    }
+    let retired = with_db(rule("retired", "running"));
+    let region = Region::parse("us-east-1").unwrap();
+    let subject = Subject { account: None, region: &region, instance: &retired.instance };
+    let once = policy.requirement(&subject);
+    assert_eq!(decide(&once, &retired).row(), None, "one read of the tags is not enough");
+    let agreeing = retired.instance.tags.clone();
+    for (second_read, row) in [(agreeing, 17), (Tags::new(), 18)] {
+        let confirmed = policy.confirm(once.clone(), &subject, &second_read);
+        assert_eq!(decide(&confirmed, &retired).row(), Some(row));
+    }
+}
+
+#[test]
+fn an_instance_without_any_tag_is_never_stripped() {
+    let yaml = "version: 1\nrules: [{ name: bare, match: { platform: linux }, profile: none }]";
+    let policy = file::check(yaml, &AllowList::parse("*").unwrap()).policy.unwrap();
+    let untagged = having(facts("running", None), "db", "AIPA2", "associated");
+    assert_eq!(decided_by(&policy, &untagged, None).reason_code(), "tags-doubtful");
 }

@@ -37,7 +37,9 @@ fn summary(reading: &Reading) -> String {
                 .map(|target| {
                     let instance = &target.instance;
                     let account = instance.account.as_ref().map_or("?", |account| account.as_str());
-                    let announced = if target.tag_announced { " with its tag" } else { "" };
+                    let shown = target.announced.keys().cloned().collect::<Vec<_>>().join(", ");
+                    let announced =
+                        if shown.is_empty() { shown } else { format!(", showing {shown}") };
                     format!("{account}/{}/{}{announced}", instance.region, instance.id)
                 })
                 .collect();

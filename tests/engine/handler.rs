@@ -2,7 +2,7 @@
 
 use auto_instance_profile::cloud::{Clouds, ErrorKind, Operation};
 use auto_instance_profile::config::Config;
-use auto_instance_profile::handler::Handler;
+use auto_instance_profile::handler::{Handler, RawPayload};
 use lambda_runtime::{Context, Diagnostic, LambdaEvent};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -15,13 +15,16 @@ use crate::reconcile::ID;
 const OTHER: &str = "i-0fedcba9876543210";
 
 async fn invoke<C: Clouds>(clouds: C, mode: &str, payload: Value) -> Result<Value, Diagnostic> {
-    let config = Config::read(|name| match name {
-        "ALLOWED_PROFILES" => Some("web,db,app/*".to_owned()),
-        "MODE" => Some(mode.to_owned()),
-        "AWS_REGION" => Some("us-east-1".to_owned()),
-        _ => None,
-    });
-    let payload = RawValue::from_string(payload.to_string()).unwrap();
+    let config = Config::read(
+        |name| match name {
+            "ALLOWED_PROFILES" => Some("web,db,app/*".to_owned()),
+            "MODE" => Some(mode.to_owned()),
+            "AWS_REGION" => Some("us-east-1".to_owned()),
+            _ => None,
+        },
+        |_| unreachable!("no policy file is named"),
+    );
+    let payload = RawPayload(Some(RawValue::from_string(payload.to_string()).unwrap()));
     let event = LambdaEvent::new(payload, Context::default());
     let answer = Handler::new(config.unwrap(), clouds).handle(event).await;
     answer.map(|answer| serde_json::to_value(answer).unwrap()).map_err(Into::into)
@@ -127,6 +130,26 @@ async fn what_cannot_be_read_is_an_error_and_what_is_foreign_is_not() {
     let other_tag = invoke(cloud.clone(), "enforce", tagged(ID, "CostCenter")).await.unwrap();
     assert!(other_tag["ignored"].as_str().unwrap().contains("CostCenter"));
     assert_eq!(cloud.world().calls, [], "no API call for what is ignored or unreadable");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_illegal_resource_of_a_tag_event_stops_no_other() {
+    let cloud = FakeCloud::of(world().running(ID, Some("web"), None));
+    let mut event = tagged(ID, "InstanceProfile");
+    event["resources"].as_array_mut().unwrap().push(json!("junk"));
+    let answer =
+        invoke(cloud.clone(), "enforce", batch(&[("mixed", event.to_string())])).await.unwrap();
+    assert_eq!(failures(&answer), ["mixed"], "what is illegal needs a person");
+    assert_eq!(cloud.world().writes.len(), 1);
+    let error = invoke(cloud, "enforce", event).await.unwrap_err();
+    assert_eq!(error.error_type, "MalformedEvent");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_mode_is_said_even_where_no_instance_is_legal() {
+    let asked = json!({ "instance-ids": ["nope"], "dry-run": true });
+    let answer = invoke(FakeCloud::of(world()), "enforce", asked).await.unwrap();
+    assert_eq!(answer["mode"], "dry-run");
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,6 +8,7 @@ mod common;
 mod decide;
 mod events;
 mod handler;
+mod policies;
 mod properties;
 mod reconcile;
 mod rooms;

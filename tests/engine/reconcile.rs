@@ -6,8 +6,8 @@ use auto_instance_profile::allow::AllowList;
 use auto_instance_profile::cloud::{Cloud, ErrorKind, MissingRight, Operation};
 use auto_instance_profile::config::Mode;
 use auto_instance_profile::decide::Patience;
-use auto_instance_profile::model::{InstanceId, InstanceRef, Region};
-use auto_instance_profile::policy::Policy;
+use auto_instance_profile::model::{InstanceId, InstanceRef, Region, Tags};
+use auto_instance_profile::policy::{Policy, file};
 use auto_instance_profile::profiles::Profiles;
 use auto_instance_profile::reconcile::{Job, Reconciler};
 use auto_instance_profile::report::{Disposition, InstanceReport};
@@ -21,13 +21,13 @@ pub const ID: &str = "i-0123456789abcdef0";
 const OTHER: &str = "i-0fedcba9876543210";
 
 pub fn policy() -> Policy {
-    Policy { tag_key: "InstanceProfile".into(), allowed: AllowList::parse("web,db,app/*").unwrap() }
+    Policy::named_by_tag("InstanceProfile", AllowList::parse("web,db,app/*").unwrap())
 }
 
 pub fn job(id: &str) -> Job {
     let region = Region::parse("us-east-1").unwrap();
     let instance = InstanceRef { account: None, region, id: InstanceId::parse(id).unwrap() };
-    Job { instance, tag_announced: false, patience: Patience::Fresh, mode: Mode::Enforce }
+    Job { instance, announced: Tags::new(), patience: Patience::Fresh, mode: Mode::Enforce }
 }
 
 async fn run_within<C: Cloud>(cloud: &C, jobs: Vec<Job>, time: Duration) -> Vec<InstanceReport> {
@@ -164,7 +164,8 @@ async fn a_dry_run_decides_and_writes_nothing() {
 #[tokio::test(start_paused = true)]
 async fn names_that_no_pattern_could_allow_cost_no_question_to_iam() {
     let cloud = FakeCloud::of(World::new().running(ID, Some("admin"), None));
-    let narrow = Policy { allowed: AllowList::parse("web,app/web-?").unwrap(), ..policy() };
+    let narrow =
+        Policy::named_by_tag("InstanceProfile", AllowList::parse("web,app/web-?").unwrap());
     let (profiles, deadline) = (Profiles::default(), Instant::now() + Duration::from_mins(1));
     let reconciler = Reconciler { cloud: &cloud, profiles: &profiles, policy: &narrow, deadline };
     let report = reconciler.run(vec![job(ID)]).await.remove(0);
@@ -424,7 +425,8 @@ async fn an_instance_that_ec2_does_not_show_yet_is_looked_for_again() {
 async fn tags_that_an_event_showed_are_looked_for_again() {
     let late =
         |reads| FakeCloud::of(world().running(ID, Some("web"), None).untagged_for(ID, reads));
-    let announced = || Job { tag_announced: true, ..job(ID) };
+    let announced =
+        || Job { announced: [("InstanceProfile".to_owned(), "web".to_owned())].into(), ..job(ID) };
     assert_eq!(ending(&run_job(&late(2), announced()).await), "associated");
     assert_eq!(ending(&run_job(&late(9), announced()).await), "left");
     let cloud = late(1);
@@ -434,6 +436,67 @@ async fn tags_that_an_event_showed_are_looked_for_again() {
         "an untagged instance is common, and a tag brings its own event"
     );
     assert_eq!(cloud.world().calls.len(), 2);
+}
+
+/// Rules of a policy file, the profiles of `world` allowed.
+fn rules(yaml: &str) -> Policy {
+    file::check(yaml, &AllowList::parse("web,db,app/*").unwrap()).policy.unwrap()
+}
+
+async fn run_by<C: Cloud>(policy: &Policy, cloud: &C, job: Job) -> InstanceReport {
+    let profiles = Profiles::default();
+    let deadline = Instant::now() + Duration::from_mins(1);
+    Reconciler { cloud, profiles: &profiles, policy, deadline }.run(vec![job]).await.remove(0)
+}
+
+const RETIRED: &str = "version: 1
+rules: [{ name: retired, match: { tags: { InstanceProfile: retired } }, profile: none }]";
+
+#[tokio::test(start_paused = true)]
+async fn a_profile_is_taken_away_only_when_two_reads_of_the_tags_agree() {
+    for state in ["running", "stopped"] {
+        let retired = || world().instance(ID, state, Some("retired"), Some("db"));
+        let cloud = FakeCloud::of(retired());
+        assert_eq!(ending(&run_by(&rules(RETIRED), &cloud, job(ID)).await), "removed");
+        assert_eq!(cloud.world().writes, [disassociated("db")]);
+        assert_eq!(ending(&run_by(&rules(RETIRED), &cloud, job(ID)).await), "kept");
+
+        let doubtful = retired().before(Call::DescribeTags, |world| {
+            world.instance_mut(ID).tags.clear();
+        });
+        let cloud = FakeCloud::of(doubtful);
+        assert_eq!(ending(&run_by(&rules(RETIRED), &cloud, job(ID)).await), "left");
+        assert_eq!(cloud.world().writes, []);
+
+        let cloud = FakeCloud::of(retired());
+        let dry = Job { mode: Mode::DryRun, ..job(ID) };
+        assert_eq!(ending(&run_by(&rules(RETIRED), &cloud, dry).await), "planned");
+        assert_eq!(cloud.world().writes, []);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_whose_answer_was_lost_is_looked_for_before_it_is_sent_again() {
+    let cloud = FakeCloud::of(world().stopped(ID, Some("retired"), Some("db")));
+    let lost = Fault::AnswerIsLost;
+    let faulty = Faulty::of(cloud.clone()).failing(Operation::DisassociateIamInstanceProfile, lost);
+    assert_eq!(ending(&run_by(&rules(RETIRED), &faulty, job(ID)).await), "converged");
+    assert_eq!(cloud.world().writes, [disassociated("db")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_tag_that_an_event_showed_is_awaited_before_another_rule_decides() {
+    let baseline = rules(
+        "version: 1
+rules:
+  - { name: named, match: { tags: { InstanceProfile: '*' } }, profile: '${tag:InstanceProfile}' }
+  - { name: baseline, match: {}, profile: db }",
+    );
+    let late = FakeCloud::of(world().running(ID, Some("web"), None).untagged_for(ID, 1));
+    let announced =
+        Job { announced: [("InstanceProfile".to_owned(), "web".to_owned())].into(), ..job(ID) };
+    assert_eq!(ending(&run_by(&baseline, &late, announced).await), "associated");
+    assert_eq!(late.world().writes, [associated("web")]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -523,4 +586,74 @@ async fn a_batch_costs_two_reads_and_asks_iam_once_a_profile() {
 
 fn denied() -> ErrorKind {
     ErrorKind::Denied(MissingRight { action: "iam:PassRole".into(), resource: None })
+}
+
+#[tokio::test(start_paused = true)]
+async fn tags_that_ec2_left_out_are_read_in_another_way_before_a_write() {
+    let yaml = "version: 1
+ignore: [{ tags: { 'eks:cluster-name': '*' } }]
+rules:
+  - { name: named, match: { tags: { InstanceProfile: '*' } }, profile: '${tag:InstanceProfile}' }
+  - { name: baseline, match: {}, profile: db }";
+    for state in ["running", "stopped"] {
+        let world = world().instance(ID, state, Some("web"), Some("web")).untagged_for(ID, 1);
+        let cloud = FakeCloud::of(world);
+        assert_eq!(ending(&run_by(&rules(yaml), &cloud, job(ID)).await), "kept");
+        assert_eq!(cloud.world().writes, []);
+    }
+    let cloud = FakeCloud::of(world().running(ID, None, Some("web")));
+    assert_eq!(ending(&run_by(&rules(yaml), &cloud, job(ID)).await), "replaced");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_value_that_an_event_showed_is_awaited() {
+    let world = world().running(ID, Some("db"), None).before(Call::DescribeInstances, |_| ());
+    let cloud = FakeCloud::of(world.before(Call::DescribeInstances, |world| {
+        let tags = &mut world.instance_mut(ID).tags;
+        tags.insert("InstanceProfile".into(), "web".into());
+    }));
+    let announced = [("InstanceProfile".to_owned(), "web".to_owned())].into();
+    assert_eq!(ending(&run_job(&cloud, Job { announced, ..job(ID) }).await), "associated");
+    assert_eq!(cloud.world().writes, [associated("web")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_iam_does_not_answer_for_stops_nobody_else() {
+    let mut world = world().running(OTHER, Some("db"), None);
+    let ids: Vec<String> = (1..=40).map(|n| format!("i-{n:017x}")).collect();
+    for id in &ids {
+        world = world.running(id, Some("web"), None);
+    }
+    let cloud = FakeCloud::of(world);
+    let throttled = Fault::Fails(ErrorKind::Throttled);
+    let faulty = Faulty::of(cloud.clone()).failing(Operation::GetInstanceProfile, throttled);
+    let mut jobs: Vec<Job> = ids.iter().map(|id| job(id)).collect();
+    jobs.push(job(OTHER));
+    let reports = run_within(&faulty, jobs, Duration::from_mins(1)).await;
+    assert!(reports[..40].iter().all(|report| ending(report) == "Throttled come-again"));
+    assert_eq!(ending(&reports[40]), "associated");
+    let questions =
+        cloud.world().calls.iter().filter(|call| **call == Call::GetInstanceProfile).count();
+    assert_eq!(questions, 1, "the failure stood for all who asked for web");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recreated_profile_that_keeps_being_refused_is_not_tried_again() {
+    let mut world = world().running(ID, Some("web"), Some("web"));
+    world.make_profile("/", "web", Some("ec2.amazonaws.com"));
+    let cloud = FakeCloud::of(world);
+    let refused = || Fault::Fails(ErrorKind::Conflict);
+    let replace = Operation::ReplaceIamInstanceProfileAssociation;
+    let faulty = Faulty::of(cloud.clone()).failing(replace, refused()).failing(replace, refused());
+    assert_eq!(ending(&run(&faulty).await), "not-repaired");
+    assert_eq!(cloud.world().writes, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn instances_that_ec2_does_not_show_keep_nobody_waiting() {
+    let cloud = FakeCloud::of(world().running(ID, Some("web"), None));
+    let mut jobs: Vec<Job> = (1..=300).map(|n| job(&format!("i-{n:017x}"))).collect();
+    jobs.push(job(ID));
+    let reports = run_within(&cloud, jobs, Duration::from_secs(10)).await;
+    assert_eq!(ending(&reports[300]), "associated");
 }
