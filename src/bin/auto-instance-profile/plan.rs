@@ -1,0 +1,332 @@
+//! A plan: what each instance would meet with, as a table, as counts and as JSON. It decides nothing; it sorts reports.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal, Write};
+
+use anstream::{AutoStream, ColorChoice};
+use auto_instance_profile::decide::{Decision, Leave};
+use auto_instance_profile::report::{Entry, Failure, InstanceReport, Outcome, chain};
+use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
+use serde::Serialize;
+
+use crate::show::{BAD, FAINT, GOOD, HEADING, UNSURE, counted, printable, short, shortened};
+
+/// Unchanged instances beyond this many are counted and not listed, unless all are asked for: about a screenful.
+const UNCHANGED_LISTED: usize = 30;
+
+/// What a plan says about an instance, the most urgent first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Group {
+    /// It would be changed.
+    Change,
+    /// What is to be done could not be found out.
+    Failed,
+    /// It should be changed, and something forbids it.
+    Blocked,
+    /// The policy does not want it changed.
+    Leave,
+    /// It is right.
+    Keep,
+}
+
+/// The plan for one Region.
+pub struct Plan<'a> {
+    pub region: &'a str,
+    pub policy: &'a str,
+    pub allowed: &'a str,
+    /// Sorted: what changes first.
+    pub reports: Vec<InstanceReport>,
+}
+
+impl<'a> Plan<'a> {
+    pub fn new(
+        region: &'a str,
+        policy: &'a str,
+        allowed: &'a str,
+        mut reports: Vec<InstanceReport>,
+    ) -> Self {
+        let key = |report: &InstanceReport| {
+            let group = group(report);
+            // Of the changes those first that take something away.
+            let weight = report.decision.as_ref().map_or(0, weight);
+            (group, Reverse(weight), reason(report), report.instance.id.clone())
+        };
+        reports.sort_by_cached_key(key);
+        Self { region, policy, allowed, reports }
+    }
+
+    pub fn of(&self, wanted: Group) -> impl Iterator<Item = &InstanceReport> {
+        self.reports.iter().filter(move |report| group(report) == wanted)
+    }
+
+    pub fn changes(&self) -> usize {
+        self.of(Group::Change).count()
+    }
+
+    pub fn failures(&self) -> usize {
+        self.of(Group::Failed).count()
+    }
+
+    /// Writes the plan for a person.
+    pub fn write(&self, all: bool, out: &mut impl Write) -> io::Result<()> {
+        let mut accounts: Vec<_> =
+            self.reports.iter().filter_map(|report| report.account()).collect();
+        accounts.sort_unstable();
+        accounts.dedup();
+        let accounts: Vec<_> = accounts.into_iter().map(|account| account.as_str()).collect();
+        let account = if accounts.is_empty() { "unknown".to_owned() } else { accounts.join(", ") };
+        writeln!(
+            out,
+            "{HEADING}{} in {}{HEADING:#}, account {account}, by {}, allowed {}\n",
+            counted(self.reports.len(), "instance"),
+            self.region,
+            printable(self.policy),
+            self.allowed,
+        )?;
+        let unchanged = self.of(Group::Leave).chain(self.of(Group::Keep)).count();
+        let listed = all || unchanged <= UNCHANGED_LISTED;
+        let rows: Vec<_> = self
+            .reports
+            .iter()
+            .filter(|report| listed || !matches!(group(report), Group::Leave | Group::Keep))
+            .collect();
+        if !rows.is_empty() {
+            writeln!(out, "{}\n", table(&rows).trim_fmt())?;
+        }
+        if !listed {
+            writeln!(
+                out,
+                "{FAINT}{} that stay as they are were left out; --all lists them.{FAINT:#}\n",
+                counted(unchanged, "instance")
+            )?;
+        }
+        self.write_counts(out)
+    }
+
+    fn write_counts(&self, out: &mut impl Write) -> io::Result<()> {
+        let by_word = self.count(Group::Change, word);
+        let changes = ["associate", "replace", "swap", "remove"]
+            .map(|word| format!("{} to {word}", by_word.get(word).unwrap_or(&0)));
+        let style = if self.changes() > 0 { UNSURE } else { GOOD };
+        writeln!(out, "{style}Plan: {}.{style:#}", changes.join(", "))?;
+        for (group, what, style) in [
+            (Group::Failed, "failed", BAD),
+            (Group::Blocked, "blocked", UNSURE),
+            (Group::Leave, "left alone", FAINT),
+            (Group::Keep, "right already", FAINT),
+        ] {
+            let reasons = self.count(group, reason);
+            let number: usize = reasons.values().sum();
+            if number == 0 {
+                continue;
+            }
+            let reasons: Vec<_> =
+                reasons.iter().map(|(reason, number)| format!("{number} {reason}")).collect();
+            let reasons = if group == Group::Keep {
+                String::new()
+            } else {
+                format!(" ({})", reasons.join(", "))
+            };
+            writeln!(out, "{style}      {number} {what}{reasons}{style:#}")?;
+        }
+        Ok(())
+    }
+
+    fn count(
+        &self,
+        group: Group,
+        by: impl Fn(&InstanceReport) -> &'static str,
+    ) -> BTreeMap<&'static str, usize> {
+        let mut counts = BTreeMap::new();
+        for report in self.of(group) {
+            *counts.entry(by(report)).or_default() += 1;
+        }
+        counts
+    }
+
+    /// The plan for a program.
+    pub fn json(&self) -> PlanJson<'_> {
+        let mut counts: BTreeMap<_, _> =
+            ["associate", "replace", "swap", "remove"].map(|word| (word, 0)).into();
+        counts.extend(self.count(Group::Change, word));
+        for (group, word) in [
+            (Group::Failed, "failed"),
+            (Group::Blocked, "blocked"),
+            (Group::Leave, "leave"),
+            (Group::Keep, "keep"),
+        ] {
+            counts.insert(word, self.of(group).count());
+        }
+        PlanJson {
+            region: self.region,
+            policy: self.policy,
+            allowed: self.allowed,
+            changes: self.changes(),
+            counts,
+            blocked: self.count(Group::Blocked, reason),
+            instances: self.reports.iter().map(row_json).collect(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct PlanJson<'a> {
+    region: &'a str,
+    policy: &'a str,
+    allowed: &'a str,
+    /// How many instances would be changed.
+    changes: usize,
+    counts: BTreeMap<&'static str, usize>,
+    /// How many are blocked, by reason.
+    blocked: BTreeMap<&'static str, usize>,
+    /// What changes first.
+    instances: Vec<RowJson>,
+}
+
+/// The entry that the function would answer with, and what a plan adds.
+#[derive(Debug, Serialize)]
+pub struct RowJson {
+    group: Group,
+    name: Option<String>,
+    #[serde(flatten)]
+    entry: Entry,
+}
+
+pub fn row_json(report: &InstanceReport) -> RowJson {
+    let name = name(report).map(str::to_owned);
+    RowJson { group: group(report), name, entry: report.entry() }
+}
+
+/// Where a report belongs.
+pub fn group(report: &InstanceReport) -> Group {
+    match (&report.result, &report.decision) {
+        (Err(Failure::ProfileUnknown(_)), _) => Group::Blocked,
+        (Err(_) | Ok(Outcome::NotRepaired), _) | (Ok(_), None) => Group::Failed,
+        (Ok(_), Some(decision)) => match decision {
+            Decision::Associate(_)
+            | Decision::Replace { .. }
+            | Decision::Swap { .. }
+            | Decision::Remove(_) => Group::Change,
+            Decision::Keep(_) | Decision::KeepBare => Group::Keep,
+            Decision::Leave(
+                Leave::Unmanaged { .. }
+                | Leave::Ignored { .. }
+                | Leave::FillsGapsOnly { .. }
+                | Leave::CorrectsOnly
+                | Leave::Gone(_)
+                | Leave::NeverSeen,
+            ) => Group::Leave,
+            Decision::Leave(
+                Leave::Invalid(_)
+                | Leave::NotAllowed(_)
+                | Leave::ManagedByService(_)
+                | Leave::Unusable { .. }
+                | Leave::TagsDoubtful,
+            )
+            | Decision::Wait(_)
+            | Decision::LookUp(_)
+            | Decision::Confirm => Group::Blocked,
+        },
+    }
+}
+
+/// How much a decision takes away from an instance.
+fn weight(decision: &Decision) -> u8 {
+    match decision {
+        Decision::Remove(_) => 4,
+        Decision::Swap { .. } => 3,
+        Decision::Replace { .. } => 2,
+        Decision::Associate(_) => 1,
+        Decision::Leave(_)
+        | Decision::Wait(_)
+        | Decision::Keep(_)
+        | Decision::KeepBare
+        | Decision::LookUp(_)
+        | Decision::Confirm => 0,
+    }
+}
+
+fn word(report: &InstanceReport) -> &'static str {
+    match (group(report), &report.decision) {
+        (Group::Change | Group::Leave | Group::Keep, Some(decision)) => decision.word(),
+        (Group::Blocked, _) => "blocked",
+        (Group::Failed, _) | (_, None) => "failed",
+    }
+}
+
+/// The reason in a stable word.
+fn reason(report: &InstanceReport) -> &'static str {
+    match (&report.result, &report.decision) {
+        (Err(Failure::ProfileUnknown(_)) | Ok(_), Some(decision)) => decision.reason_code(),
+        (Err(failure), _) => failure.error_type(),
+        (Ok(outcome), None) => outcome.word(),
+    }
+}
+
+/// The reason as a sentence; only a word where the table's other columns say the rest.
+fn sentence(report: &InstanceReport) -> String {
+    match (&report.result, &report.decision) {
+        (Err(failure), _) => shortened(&chain(failure)),
+        (Ok(_), Some(decision)) => match group(report) {
+            Group::Change | Group::Keep => decision.reason_code().to_owned(),
+            Group::Failed | Group::Blocked | Group::Leave => shortened(&decision.to_string()),
+        },
+        (Ok(outcome), None) => outcome.word().to_owned(),
+    }
+}
+
+fn name(report: &InstanceReport) -> Option<&str> {
+    report.facts.as_ref()?.instance.tags.get("Name").map(String::as_str)
+}
+
+fn table(reports: &[&InstanceReport]) -> Table {
+    let is_terminal = io::stdout().is_terminal();
+    let coloured = AutoStream::choice(&io::stdout()) != ColorChoice::Never;
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    if coloured {
+        table.enforce_styling();
+    } else {
+        table.force_no_tty();
+    }
+    // Off a terminal nothing is wrapped: a row is a line.
+    table.set_content_arrangement(if is_terminal {
+        ContentArrangement::Dynamic
+    } else {
+        ContentArrangement::Disabled
+    });
+    let heading = |text| Cell::new(text).add_attribute(Attribute::Bold);
+    table.set_header(
+        ["INSTANCE", "NAME", "STATE", "RULE", "ATTACHED", "REQUIRED", "WOULD", "REASON"]
+            .map(heading),
+    );
+    for report in reports {
+        let or_dash =
+            |text: Option<String>| text.filter(|text| !text.is_empty()).unwrap_or("-".to_owned());
+        let word = word(report);
+        let would = match (group(report), word) {
+            (Group::Change, "associate") => Cell::new(word).fg(Color::Green),
+            (Group::Change, "remove") | (Group::Failed, _) => Cell::new(word).fg(Color::Red),
+            (Group::Change | Group::Blocked, _) => Cell::new(word).fg(Color::Yellow),
+            (Group::Leave | Group::Keep, _) => Cell::new(word).add_attribute(Attribute::Dim),
+        };
+        let state = report.facts.as_ref().map(|facts| printable(facts.instance.state.as_str()));
+        table.add_row([
+            Cell::new(&report.instance.id),
+            Cell::new(or_dash(name(report).map(printable))),
+            Cell::new(or_dash(state)),
+            Cell::new(or_dash(report.rule.as_deref().map(printable))),
+            Cell::new(or_dash(report.attached().map(short))),
+            Cell::new(or_dash(report.required().as_deref().map(short))),
+            would,
+            Cell::new(sentence(report)),
+        ]);
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table
+}
