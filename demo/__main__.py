@@ -13,12 +13,12 @@ from pathlib import Path
 
 from demo import decisions, fleet, stack
 from demo.console import Failure, fail, say, step, table
-from demo.fleet import Case
+from demo.fleet import Case, Result
 
 # What a shell answers for a program that Ctrl-C ended.
 INTERRUPTED = 130
 
-HEADER = ["instance", "case", "before", "tag", "after", "decision", "reason"]
+HEADER = ["instance", "case", "before", "tags", "after", "decision", "rule", "reason"]
 
 
 def main() -> int:
@@ -75,50 +75,56 @@ def _on(cloud: stack.Cloud, scratch: Path) -> list[str]:
         deployed.send([fleet.sample_event(case.event, id) for id, case in cases.items()])
         found = decisions.wait_for(deployed, cases.keys())
     after = fleet.profiles_of(cloud)
-    say("\n" + _result(cases, before, after, found))
+    results = {
+        instance: Result(after.get(instance), line.decision, line.rule, line.reason)
+        for instance, line in found.items()
+    }
+    say(f"\nThe policy, {fleet.POLICY.relative_to(stack.ROOT)}, says:\n\n{_policy()}")
+    say("\n" + _table(cases, before, results))
     return [
         problem
         for instance, case in cases.items()
-        for problem in _problems(case, before.get(instance), after.get(instance), found[instance])
+        for problem in _problems(case, before.get(instance), results[instance])
     ]
 
 
 def _parameters(cloud: stack.Cloud) -> Mapping[str, str]:
-    roles = ",".join(f"arn:aws:iam::{stack.ACCOUNT}:role/{name}" for name in ("web", "batch"))
+    roles = [f"arn:aws:iam::{stack.ACCOUNT}:role/{name}" for name in fleet.PASSABLE_ROLES]
     return {
         "Mode": "enforce",
-        "ProfileTagKey": fleet.TAG_KEY,
+        # Where it lies: the emulator mounts no layers, so nothing would be at /opt/policy.yaml.
+        "PolicyFile": str(fleet.POLICY),
         "AllowedProfiles": fleet.ALLOWED_PROFILES,
-        "PassableRoles": roles,
+        "PassableRoles": ",".join(roles),
         "Architecture": stack.ARCHITECTURE,
         "EndpointUrl": cloud.endpoint,
     }
 
 
-def _result(
-    cases: Mapping[str, Case],
-    before: Mapping[str, str],
-    after: Mapping[str, str],
-    found: Mapping[str, decisions.Decision],
+def _policy() -> str:
+    """The policy's text without its comments."""
+    lines = fleet.POLICY.read_text().splitlines()
+    return "\n".join(f"    {line}" for line in lines if line and not line.lstrip().startswith("#"))
+
+
+def _table(
+    cases: Mapping[str, Case], before: Mapping[str, str], results: Mapping[str, Result]
 ) -> str:
     rows = [
         [
-            *[instance, case.name, before.get(instance, "-"), case.tag or "-"],
-            *[after.get(instance, "-"), found[instance].decision, found[instance].reason],
+            *[instance, case.name, before.get(instance, "-")],
+            " ".join(f"{key}={value}" for key, value in case.tags.items()) or "-",
+            *[result.after or "-", result.decision, result.rule or "-", result.reason],
         ]
-        for instance, case in cases.items()
+        for (instance, case), result in ((item, results[item[0]]) for item in cases.items())
     ]
     return table(HEADER, rows)
 
 
-def _problems(
-    case: Case, before: str | None, after: str | None, found: decisions.Decision
-) -> list[str]:
-    compared = {
-        "profile before": (case.before, before),
-        "profile after": (case.after, after),
-        "decision": (case.decision, found.decision),
-        "reason": (case.reason, found.reason),
+def _problems(case: Case, before: str | None, result: Result) -> list[str]:
+    compared = {"profile before": (case.before, before)} | {
+        what: (getattr(case.result, what), getattr(result, what))
+        for what in ("after", "decision", "rule", "reason")
     }
     return [
         f"    {case.name}: {what} should be {expected or 'none'} and is {actual or 'none'}"

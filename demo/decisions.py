@@ -20,8 +20,8 @@ class Decision:
 
     instance: str
     decision: str
+    rule: str | None
     reason: str
-    outcome: str
 
 
 def wait_for(stack: Stack, instances: Collection[str]) -> dict[str, Decision]:
@@ -46,7 +46,7 @@ def parse(line: str) -> Decision | None:
     try:
         fields = json.loads(line)
         return Decision(
-            fields["instance.id"], fields["decision"], fields["reason"], fields["outcome"]
+            fields["instance.id"], fields["decision"], fields.get("rule"), fields["reason"]
         )
     except (ValueError, KeyError, TypeError):
         return None

@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from demo.stack import ACCOUNT, ROOT, Cloud
 
-TAG_KEY = "InstanceProfile"
-ALLOWED_PROFILES = "web,app/*"
+POLICY = ROOT / "demo" / "policy.yaml"
+ALLOWED_PROFILES = "web,app/*,shop-*,ssm-baseline"
 
-# Name and path of every profile; each holds a role of the same name. Nobody may get `admin`.
-PROFILES = {"web": "/", "web-old": "/", "batch": "/app/", "admin": "/"}
+# Name and path of every profile; each holds a role of the same name.
+PROFILES = {
+    **{"web": "/", "batch": "/app/", "shop-prod": "/", "ssm-baseline": "/"},
+    # Nobody may get these.
+    **{"web-old": "/", "admin": "/", "node": "/"},
+}
+PASSABLE_ROLES = ["web", "batch", "shop-prod", "ssm-baseline"]
 
 # What the files in events/ name, and what stands in its place here.
 SAMPLE_INSTANCE = "i-0123456789abcdef0"
 SAMPLE_ACCOUNT = "123456789012"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What comes of an instance: its profile, and what the function says of it."""
+
+    after: str | None
+    decision: str
+    rule: str | None
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -27,25 +42,45 @@ class Case:
 
     name: str
     before: str | None
-    tag: str | None
+    tags: Mapping[str, str]
     event: str
-    after: str | None
-    decision: str
-    reason: str
-    stopped: bool = False
+    result: Result
+    stopped: bool = field(default=False, kw_only=True)
 
 
 RUNNING, STOPPED, TAGGED = "instance-running.json", "instance-stopped.json", "tags-changed.json"
 
+
+def _named(profile: str) -> Mapping[str, str]:
+    return {"InstanceProfile": profile}
+
+
+# fmt: off
 CASES = [
-    Case("bare", None, "web", RUNNING, "web", "associate", "bare"),
-    Case("wrong", "web-old", "web", TAGGED, "web", "replace", "other-profile"),
-    Case("right", "web", "web", RUNNING, "web", "keep", "right"),
-    Case("untagged", "web-old", None, RUNNING, "web-old", "leave", "unmanaged"),
-    Case("stopped, wrong", "web-old", "web", STOPPED, "web", "swap", "other-profile", stopped=True),
-    Case("not allowed", None, "admin", RUNNING, None, "leave", "not-allowed"),
-    Case("under a path", None, "batch", TAGGED, "batch", "associate", "bare"),
+    Case("bare", None, _named("web"), RUNNING,
+         Result("web", "associate", "named-by-tag", "bare")),
+    Case("wrong", "web-old", _named("web"), TAGGED,
+         Result("web", "replace", "named-by-tag", "other-profile")),
+    Case("right", "web", _named("web"), RUNNING,
+         Result("web", "keep", "named-by-tag", "right")),
+    Case("stopped, wrong", "web-old", _named("web"), STOPPED,
+         Result("web", "swap", "named-by-tag", "other-profile"), stopped=True),
+    Case("not allowed", None, _named("admin"), RUNNING,
+         Result(None, "leave", "named-by-tag", "not-allowed")),
+    Case("under a path", None, _named("batch"), TAGGED,
+         Result("batch", "associate", "named-by-tag", "bare")),
+    Case("retired", "web-old", {"Lifecycle": "retired"}, STOPPED,
+         Result(None, "remove", "retired", "none-required"), stopped=True),
+    Case("of an app", None, {"App": "shop", "Environment": "prod"}, RUNNING,
+         Result("shop-prod", "associate", "per-app", "bare")),
+    Case("nothing said", None, {}, RUNNING,
+         Result("ssm-baseline", "associate", "baseline", "bare")),
+    Case("has its own", "web-old", {}, RUNNING,
+         Result("web-old", "leave", "baseline", "fills-gaps-only")),
+    Case("in a cluster", "node", {"eks:cluster-name": "main"}, RUNNING,
+         Result("node", "leave", None, "ignored-by-policy")),
 ]
+# fmt: on
 
 
 def make_profiles(cloud: Cloud) -> None:
@@ -66,7 +101,7 @@ def launch(cloud: Cloud) -> dict[str, Case]:
 
 
 def _launch(ec2: Any, case: Case) -> str:
-    tags = {"Name": case.name} | ({TAG_KEY: case.tag} if case.tag else {})
+    tags = {"Name": case.name, **case.tags}
     specification = {
         "ResourceType": "instance",
         "Tags": [{"Key": key, "Value": value} for key, value in tags.items()],

@@ -27,6 +27,9 @@ STACK_NAME = "auto-instance-profile-demo"
 REGION = "us-east-1"
 ACCOUNT = "000000000000"  # the emulator's
 
+# The most that SQS takes in one call.
+MESSAGES_AT_ONCE = 10
+
 ARCHITECTURE = "arm64" if platform.machine() in ("aarch64", "arm64") else "x86_64"
 
 
@@ -51,16 +54,18 @@ class Stack:
     outputs: Mapping[str, str]
 
     def send(self, events: Sequence[Mapping[str, Any]]) -> None:
-        """Puts up to ten events into the queue at once, as the stack's EventBridge rules would."""
+        """Puts events into the queue, as the stack's EventBridge rules would."""
         entries = [
             {"Id": str(number), "MessageBody": json.dumps(event)}
             for number, event in enumerate(events)
         ]
-        answer = self.cloud.client("sqs").send_message_batch(
-            QueueUrl=self.outputs["QueueUrl"], Entries=entries
-        )
-        if len(answer.get("Successful", [])) != len(events):
-            raise Failure(f"the queue did not take every event: {answer}")
+        for start in range(0, len(entries), MESSAGES_AT_ONCE):
+            some = entries[start : start + MESSAGES_AT_ONCE]
+            answer = self.cloud.client("sqs").send_message_batch(
+                QueueUrl=self.outputs["QueueUrl"], Entries=some
+            )
+            if len(answer.get("Successful", [])) != len(some):
+                raise Failure(f"the queue did not take every event: {answer}")
 
     def waiting(self) -> int:
         """How many messages the queue holds, those at work included."""
@@ -133,7 +138,8 @@ def emulator(scratch: Path) -> Iterator[Cloud]:
 
 def deploy(cloud: Cloud, parameters: Mapping[str, str], scratch: Path) -> Stack:
     """Deploys the built template with `sam deploy` and reads the stack's outputs."""
-    overrides = [f"{name}={value}" for name, value in parameters.items()]
+    # In quotes, because a path may hold spaces.
+    overrides = [f'{name}="{value}"' for name, value in parameters.items()]
     command = [
         *["sam", "deploy", "--template-file", str(BUILD / "template.yaml")],
         *["--stack-name", STACK_NAME, "--region", REGION, "--resolve-s3"],

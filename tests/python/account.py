@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import boto3
@@ -34,12 +35,18 @@ class Account:
         self._iam.create_instance_profile(InstanceProfileName=name, Path=path)
         self._iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
 
-    def launch(self, tag: str | None = None, profile: str | None = None) -> str:
-        """Launches an instance with this tag and this profile; answers its id."""
+    def launch(
+        self,
+        tag: str | None = None,
+        profile: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> str:
+        """Launches an instance with the tag that names a profile, a profile and other tags."""
         extra: dict[str, Any] = {}
-        if tag is not None:
-            tags = [{"Key": "InstanceProfile", "Value": tag}]
-            extra["TagSpecifications"] = [{"ResourceType": "instance", "Tags": tags}]
+        all_tags = dict(tags or {}) | ({"InstanceProfile": tag} if tag is not None else {})
+        if all_tags:
+            pairs = [{"Key": key, "Value": value} for key, value in all_tags.items()]
+            extra["TagSpecifications"] = [{"ResourceType": "instance", "Tags": pairs}]
         if profile is not None:
             extra["IamInstanceProfile"] = {"Name": profile}
         launched = self._ec2.run_instances(ImageId="ami-12c6146b", MinCount=1, MaxCount=1, **extra)

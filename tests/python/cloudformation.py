@@ -26,7 +26,12 @@ def template() -> dict[str, Any]:
     return parsed
 
 
-def deploy(given: Mapping[str, Any], partition: str = "aws", **more: Any) -> Stack:
+def deploy(
+    given: Mapping[str, Any],
+    partition: str = "aws",
+    policy_at: str = "s3://bucket/policy",
+    **more: Any,
+) -> Stack:
     """The stack that these parameters make, defaults for the others."""
     source = template()
     parameters = dict(given) | more
@@ -42,8 +47,9 @@ def deploy(given: Mapping[str, Any], partition: str = "aws", **more: Any) -> Sta
         "AWS::Region": REGION,
         "AWS::StackName": "stack",
     }
-    # What `sam package` does to a local folder before CloudFormation sees it.
-    source["Resources"]["Function"]["Properties"]["CodeUri"] = "s3://bucket/key"
+    # What `sam package` does to local folders before CloudFormation sees them.
+    source["Resources"]["Function"]["Properties"]["CodeUri"] = "s3://bucket/function"
+    source["Resources"]["PolicyLayer"]["Properties"]["ContentUri"] = policy_at
     # The transform never loads managed policies, because the role is explicit.
     transformed = transform(source, dict(values), ManagedPolicyLoader(None))
     context = _Context({**values, **pseudo}, transformed["Conditions"])
@@ -72,10 +78,14 @@ class Stack:
             if resource["Type"] == kind
         }
 
-    def statements(self) -> dict[str, Any]:
-        """The statements of the function's role, by Sid."""
+    def role_policy(self) -> Any:
+        """The one policy of the function's role."""
         (policy,) = self.properties("FunctionRole")["Policies"]
-        return {statement["Sid"]: statement for statement in policy["PolicyDocument"]["Statement"]}
+        return policy["PolicyDocument"]
+
+    def statements(self) -> dict[str, Any]:
+        """The statements of that policy, by Sid."""
+        return {statement["Sid"]: statement for statement in self.role_policy()["Statement"]}
 
 
 @dataclass(frozen=True)

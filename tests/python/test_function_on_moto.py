@@ -74,6 +74,67 @@ def test_what_is_right_unmanaged_or_not_allowed_stays_as_it_is(
     assert account.profile_of(instance) == before
 
 
+POLICY = """\
+version: 1
+ignore:
+  - tags: { Cluster: "*" }
+rules:
+  - name: retired
+    match: { tags: { Lifecycle: retired } }
+    profile: none
+  - name: per-app
+    match: { tags: { App: "?*" } }
+    profile: "${tag:App}"
+  - name: baseline
+    match: {}
+    profile: web
+    when-different: keep
+"""
+
+
+@pytest.mark.parametrize(
+    ("tags", "before", "after", "rule", "reason"),
+    [
+        ({"App": "batch"}, "web-old", "app/batch", "per-app", "other-profile"),
+        ({"App": "admin"}, None, None, "per-app", "not-allowed"),
+        ({"App": "app/../admin"}, None, None, "per-app", "invalid-profile"),
+        ({"Lifecycle": "retired"}, "web-old", None, "retired", "none-required"),
+        ({"Name": "x"}, None, "web", "baseline", "bare"),
+        ({"Name": "x"}, "web-old", "web-old", "baseline", "fills-gaps-only"),
+        ({"Cluster": "main"}, None, None, None, "ignored-by-policy"),
+        # The built-in policy's tag means nothing to this one.
+        ({"InstanceProfile": "batch"}, None, "web", "baseline", "bare"),
+    ],
+)
+def test_with_a_policy_file_its_rules_decide(
+    account: Account,
+    start: Start,
+    tmp_path: Path,
+    tags: dict[str, str],
+    before: str | None,
+    after: str | None,
+    rule: str | None,
+    reason: str,
+) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(POLICY)
+    instance = account.launch(tags=tags, profile=before)
+    function = start(POLICY_FILE=str(file))
+    row = only_row(function.invoke(sample("instance-running.json", instance)))
+    assert (row["rule"], row["reason-code"]) == (rule, reason)
+    assert account.profile_of(instance) == after
+
+
+def test_a_policy_that_cannot_be_used_stops_the_start_with_line_and_column(
+    binary: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(POLICY.replace("when-different", "when-diferent"))
+    ended = start_alone(binary, {"POLICY_FILE": str(file)})
+    assert ended.returncode != 0
+    assert f"{file}:14:" in ended.stdout + ended.stderr
+
+
 def test_a_persons_dry_run_tells_what_would_be_done_and_does_nothing(
     account: Account, start: Start
 ) -> None:
@@ -81,7 +142,8 @@ def test_a_persons_dry_run_tells_what_would_be_done_and_does_nothing(
     report = start(MODE="enforce").invoke(sample("invocation.json", instance))
     row = only_row(report)
     assert report["mode"] == "dry-run"
-    assert (row["instance-id"], row["state"], row["tag"]) == (instance, "running", "web")
+    assert (row["instance-id"], row["state"]) == (instance, "running")
+    assert (row["rule"], row["tags"]) == ("named-by-tag", {"InstanceProfile": "web"})
     assert row["attached"].endswith(":instance-profile/web-old")
     assert row["required"].endswith(":instance-profile/web")
     assert (row["decision"], row["outcome"]) == ("replace", "planned")
@@ -143,13 +205,24 @@ def test_garbage_is_an_error_and_the_process_lives_on(account: Account, start: S
     assert row["outcome"] == "associated"
 
 
+def start_alone(binary: Path, settings: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Starts the function where there is nothing to work for, and waits for its end."""
+    env = stack.environment() | {"ALLOWED_PROFILES": "web"} | settings
+    return subprocess.run([binary], env=env, capture_output=True, text=True, timeout=30)
+
+
+BAD_SETTINGS = {
+    **{"ALLOWED_PROFILES": ["", "app/", "/web", "web,,db"], "MODE": ["perhaps", ""]},
+    **{"PROFILE_TAG_KEY": ["", "aws:x", "AWS:x"], "POLICY_FILE": ["", "/nowhere/policy.yaml"]},
+}
+
+
 @pytest.mark.parametrize(
-    ("name", "value"), [("ALLOWED_PROFILES", ""), ("MODE", "perhaps"), ("PROFILE_TAG_KEY", "")]
+    ("name", "value"), [(name, value) for name, values in BAD_SETTINGS.items() for value in values]
 )
 def test_a_bad_setting_stops_the_start_and_names_the_variable(
     binary: Path, name: str, value: str
 ) -> None:
-    env = stack.environment() | {"ALLOWED_PROFILES": "web", name: value}
-    ended = subprocess.run([binary], env=env, capture_output=True, text=True, timeout=30)
+    ended = start_alone(binary, {name: value})
     assert ended.returncode != 0
     assert name in ended.stdout + ended.stderr

@@ -49,6 +49,16 @@ def test_the_tag_rule_follows_the_tag_key() -> None:
     assert matches("TagChangeRule", event, ProfileTagKey="Role")
 
 
+def test_with_a_policy_file_no_tag_change_of_an_instance_is_lost() -> None:
+    # Which keys matter is the policy's to say, and the function's to know.
+    event = sample("tags-of-no-interest.json")
+    assert matches("TagChangeRule", event, PolicyFile="/opt/policy.yaml")
+    del event["detail"]["changed-tag-keys"]
+    assert matches("TagChangeRule", event, PolicyFile="/opt/policy.yaml")
+    event["detail"]["resource-type"] = "volume"
+    assert not matches("TagChangeRule", event, PolicyFile="/opt/policy.yaml")
+
+
 @pytest.mark.parametrize(("key", "value"), [("service", "rds"), ("resource-type", "volume")])
 def test_a_tag_change_of_anything_but_an_instance_is_not_wanted(key: str, value: str) -> None:
     event = sample("tags-changed.json")

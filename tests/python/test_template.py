@@ -59,6 +59,34 @@ def test_the_endpoint_is_left_out_when_empty_and_passed_on_when_given(stack: Sta
     assert environment(given)["AWS_ENDPOINT_URL"] == "http://127.0.0.1:4566"
 
 
+def test_the_policy_file_is_left_out_when_empty_and_passed_on_when_given(stack: Stack) -> None:
+    assert "POLICY_FILE" not in environment(stack)
+    assert stack.outputs["PolicyInForce"]["Value"].startswith("built in: the tag InstanceProfile ")
+    given = cloudformation.deploy(GIVEN, PolicyFile="/opt/policy.yaml")
+    assert environment(given)["POLICY_FILE"] == "/opt/policy.yaml"
+    assert given.outputs["PolicyInForce"]["Value"] == "/opt/policy.yaml"
+
+
+def test_the_policy_travels_as_a_layer_of_its_own() -> None:
+    source = cloudformation.template()["Resources"]["PolicyLayer"]
+    # With a BuildMethod an edit would need `sam build`, which builds the function too.
+    assert "BuildMethod" not in source.get("Metadata", {})
+    folder = cloudformation.TEMPLATE.parent / source["Properties"]["ContentUri"]
+    assert (folder / "policy.yaml").is_file()
+    stack = cloudformation.deploy(GIVEN)
+    (layer,) = stack.of_type("AWS::Lambda::LayerVersion")
+    assert stack.resources[layer]["DeletionPolicy"] == "Delete"
+    assert stack.properties("Function")["Layers"] == [layer]
+
+
+def test_an_edited_policy_makes_a_new_layer_and_changes_nothing_else() -> None:
+    before = cloudformation.deploy(GIVEN).resources
+    after = cloudformation.deploy(GIVEN, policy_at="s3://bucket/edited").resources
+    assert set(before) ^ set(after) == {name for name in {*before, *after} if "Layer" in name}
+    changed = {name for name in set(before) & set(after) if before[name] != after[name]}
+    assert changed == {"Function"}
+
+
 def test_the_log_is_json_at_the_level_asked_for_and_goes_to_the_stacks_group() -> None:
     stack = cloudformation.deploy(GIVEN, LogLevel="DEBUG", LogRetentionDays=7)
     assert stack.properties("Function")["LoggingConfig"] == {
@@ -155,7 +183,7 @@ def test_the_role_allows_the_operations_that_the_code_calls_and_no_other(stack: 
         *{"logs:CreateLogStream", "logs:PutLogEvents"},
     }
     called = operations_called()
-    assert len(called) == 6, "the source is not read as it should be"
+    assert len(called) == 7, "the source is not read as it should be"
     assert allowed == called | for_others
 
 
@@ -219,11 +247,17 @@ def test_what_may_be_attached_has_no_default() -> None:
     assert all(parameter["Description"] for parameter in parameters.values())
 
 
+# The function refuses the same at its start, where nobody sees it.
+WRONG_PATTERNS = ["", "/web", "app/", "/", "a b", "${x}", "arn:x", "web,db", "w\u0435b"]
+WRONG_TAG_KEYS = ["", "a" * 129, "a\nb", "aws:x", "AWS:x", "aWs:autoscaling:groupName"]
+
+
 @pytest.mark.parametrize(
     ("parameter", "good", "bad"),
     [
-        ("AllowedProfiles", ["web", "app/*", "w?b", "a/b/c"], ["", "/web", "a b", "${x}", "arn:x"]),
-        ("ProfileTagKey", ["InstanceProfile", "my:team/profile"], ["", "a" * 129, "a\nb"]),
+        ("AllowedProfiles", ["web", "app/*", "w?b", "a/b/c"], WRONG_PATTERNS),
+        ("ProfileTagKey", ["InstanceProfile", "my:team/profile", "awsome"], WRONG_TAG_KEYS),
+        ("PolicyFile", ["", "/opt/policy.yaml", "/a b/c.yaml"], ["policy.yaml", "/", " /opt/x"]),
         ("EndpointUrl", ["", "http://127.0.0.1:4566"], ["127.0.0.1:4566", "http://a b"]),
         (
             "PassableRoles",
