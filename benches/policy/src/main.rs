@@ -42,6 +42,57 @@ fn main() {
     println!("  deciding, by the index: {indexed:.1?}");
     println!("  deciding, asking rule by rule: {naive:.1?}");
     println!("  ratio: {:.0}", naive.as_secs_f64() / indexed.as_secs_f64());
+
+    println!("files of nearly 1 MB that try to take long, median of {ROUNDS}:");
+    for (what, yaml) in hostile_files() {
+        let (reading, checked) = median(|| policy::file::check(&yaml, &allowed));
+        let verdict = if checked.policy.is_some() { "a policy" } else { "refused" };
+        println!("  {what}: {reading:.1?} ({verdict})");
+    }
+}
+
+/// Files as large as they may be, each hard on another part of the reader or of its checks.
+fn hostile_files() -> Vec<(&'static str, String)> {
+    let filled = |head: &str, piece: &dyn Fn(usize) -> String| {
+        let mut yaml = head.to_owned();
+        let mut number = 0;
+        while yaml.len() < policy::file::MAX_BYTES - 200 {
+            yaml.push_str(&piece(number));
+            number += 1;
+        }
+        yaml
+    };
+    let rules = "version: 1\nrules:\n";
+    vec![
+        (
+            "rules by one tag",
+            filled(rules, &|n| {
+                format!("  - {{ name: r{n}, match: {{ tags: {{ A: v{n} }} }}, profile: p }}\n")
+            }),
+        ),
+        (
+            "rules by one wildcard each",
+            filled(rules, &|n| {
+                format!("  - {{ name: r{n}, match: {{ tags: {{ A: '*{n}*' }} }}, profile: p }}\n")
+            }),
+        ),
+        (
+            "rules by Region",
+            filled(rules, &|n| {
+                format!("  - {{ name: r{n}, match: {{ region: 'r-{n}' }}, profile: p }}\n")
+            }),
+        ),
+        (
+            "one list of patterns",
+            filled("version: 1\nrules: [{ name: r, profile: p, match: { tags: { A: [", &|n| {
+                format!("'*{n}?', ")
+            }),
+        ),
+        ("levels", filled("version: ", &|_| "[".to_owned())),
+        ("aliases", filled("a: &a [x]\nrules: [", &|_| "*a, ".to_owned())),
+        ("one text", filled("version: \"", &|_| "x".to_owned())),
+        ("comments", filled("", &|_| "#\n".to_owned())),
+    ]
 }
 
 /// A policy as a large organisation would write it: most rules about one application in one environment, some by
