@@ -1,8 +1,11 @@
 //! What an instance must have, by the policy's rules; and what is left of that once IAM has shown the profile.
 
+mod check;
 pub mod file;
 mod index;
+pub mod pattern;
 pub mod rule;
+pub mod template;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,9 +13,9 @@ use std::fmt;
 use crate::allow::AllowList;
 use crate::model::{AccountId, Illegal, Profile, ProfileArn, ProfileName, ProfileRef, Tags};
 use crate::policy::index::Index;
-use crate::policy::rule::{
-    AnyOf, Manner, Match, Pattern, Rule, Skipped, Subject, Target, Template,
-};
+use crate::policy::pattern::{AnyOf, Pattern};
+use crate::policy::rule::{Manner, Match, Rule, Skipped, Subject, Target};
+use crate::policy::template::Template;
 use crate::trust::{Trust, trust_of};
 
 /// The rules, in the order in which they are asked, and the list that none of them can overrule.

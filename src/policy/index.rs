@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::model::Tags;
-use crate::policy::rule::{Pattern, Rule};
+use crate::policy::pattern::Pattern;
+use crate::policy::rule::Rule;
 
 /// The rules' places in the policy, by a tag that each of them demands.
 #[derive(Debug, Clone, Default)]

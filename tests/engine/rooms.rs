@@ -24,7 +24,8 @@ fn forbidden(file: &str) -> &'static [&'static str] {
     ];
     match file {
         "model.rs" | "allow.rs" | "trust.rs" | "policy.rs" | "policy/rule.rs"
-        | "policy/index.rs" | "policy/file.rs" | "decide.rs" | "event.rs" => PURE,
+        | "policy/index.rs" | "policy/file.rs" | "policy/check.rs" | "policy/pattern.rs"
+        | "policy/template.rs" | "decide.rs" | "event.rs" => PURE,
         "cloud/codes.rs" => {
             &["aws_sdk_", "aws_config", "tokio", "tracing", "std::env", "async ", "crate::decide"]
         }
