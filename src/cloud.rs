@@ -12,6 +12,9 @@ use crate::model::{
     Association, AssociationId, Instance, InstanceId, Profile, ProfileName, Region, Tags,
 };
 
+/// Instances that one read can name: EC2 takes up to 200 values a filter without complaint.
+pub const IDS_PER_READ: usize = 200;
+
 /// EC2 in one Region and IAM, for one account.
 ///
 /// Every call is bounded in time by the implementation, retries what is worth retrying, and answers with facts or with a

@@ -118,7 +118,7 @@ impl<C: Clouds> Handler<C> {
         // A person is there to ask again; nobody waits for an answer that "later" would be.
         work.add(trigger, self.config.mode, if is_person { u32::MAX } else { 1 }, 0);
         let mode = mode_for(trigger, self.config.mode);
-        let reports = self.reconcile(work, &[], deadline).await;
+        let reports = self.reconcile(work.jobs, &work.messages, &[], deadline).await;
         let failed: Vec<_> = reports.iter().filter(|report| report.result.is_err()).collect();
         if let (false, Some(why)) = (is_person, trigger.illegal.first()) {
             log_malformed(why, None);
@@ -159,9 +159,8 @@ impl<C: Clouds> Handler<C> {
                 }
             }
         }
-        let messages_of_jobs = work.messages.clone();
-        let reports = self.reconcile(work, &messages, deadline).await;
-        for (report, indices) in reports.iter().zip(messages_of_jobs) {
+        let reports = self.reconcile(work.jobs, &work.messages, &messages, deadline).await;
+        for (report, indices) in reports.iter().zip(work.messages) {
             if report.disposition().is_some() {
                 for index in indices {
                     undone[index] = true;
@@ -183,12 +182,13 @@ impl<C: Clouds> Handler<C> {
     /// Deals with the jobs of each Region by that Region's cloud, reports in the jobs' order, and writes their lines.
     async fn reconcile(
         &self,
-        work: Work,
+        jobs: Vec<Job>,
+        messages_of_jobs: &[Vec<usize>],
         messages: &[Message],
         deadline: Instant,
     ) -> Vec<InstanceReport> {
         let mut by_region: HashMap<Region, Vec<(usize, Job)>> = HashMap::new();
-        for (index, job) in work.jobs.into_iter().enumerate() {
+        for (index, job) in jobs.into_iter().enumerate() {
             by_region.entry(job.instance.region.clone()).or_default().push((index, job));
         }
         let regions = by_region.into_iter().map(async |(region, jobs)| {
@@ -200,7 +200,7 @@ impl<C: Clouds> Handler<C> {
         });
         let mut reports: Vec<_> = join_all(regions).await.into_iter().flatten().collect();
         reports.sort_by_key(|(index, _)| *index);
-        let finished = reports.into_iter().zip(&work.messages).map(|((_, report), indices)| {
+        let finished = reports.into_iter().zip(messages_of_jobs).map(|((_, report), indices)| {
             let ids = indices.iter().filter_map(|index| messages.get(*index));
             report.log(&ids.map(|message| message.id.as_str()).collect::<Vec<_>>().join(","));
             report

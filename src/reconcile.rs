@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::cloud::{Cloud, CloudError, ErrorKind};
+use crate::cloud::{Cloud, CloudError, ErrorKind, IDS_PER_READ};
 use crate::config::Mode;
 use crate::decide::{Decision, Different, Leave, Patience, Wait, decide, decide_unseen};
 use crate::model::{
@@ -19,8 +19,6 @@ use crate::report::{Failure, InstanceReport, Outcome};
 
 /// Instances dealt with side by side. EC2's bucket holds 100 writes; 16 leave room for everybody else in the account.
 const AT_ONCE: usize = 16;
-/// Instances read at once: as many as EC2 takes in one filter.
-const IDS_AT_ONCE: usize = 200;
 /// Looks again, in one invocation, after the world moved between look and act.
 const LOOKS_AFTER_A_MOVE: u32 = 3;
 /// Looks again after a write that may or may not have been carried out.
@@ -389,7 +387,7 @@ impl<C: Cloud> Reconciler<'_, C> {
     async fn look_at_all(&self, ids: &[InstanceId]) -> HashMap<InstanceId, Sighting> {
         let mut sightings = HashMap::with_capacity(ids.len());
         // Lists that fail, fail alone.
-        let mut lists: Vec<&[InstanceId]> = ids.chunks(IDS_AT_ONCE).collect();
+        let mut lists: Vec<&[InstanceId]> = ids.chunks(IDS_PER_READ).collect();
         while let Some(list) = lists.pop() {
             match tokio::try_join!(self.cloud.instances(list), self.cloud.associations(list)) {
                 Ok((instances, associations)) => {

@@ -20,14 +20,14 @@ use aws_sdk_ec2::types::IamInstanceProfileSpecification;
 use percent_encoding::percent_decode_str;
 
 use crate::cloud::codes::classify;
-use crate::cloud::{Cloud, CloudError, Clouds, ErrorKind, Filter, Fleet, Operation, Page};
+use crate::cloud::{
+    Cloud, CloudError, Clouds, ErrorKind, Filter, Fleet, IDS_PER_READ, Operation, Page,
+};
 use crate::model::{
     AccountId, Association, AssociationId, AssociationState, Instance, InstanceId, InstanceState,
     Keeper, Platform, Profile, ProfileArn, ProfileId, ProfileName, Region, Role, Tags,
 };
 
-/// EC2 takes up to 200 values a filter without complaint.
-const IDS_PER_READ: usize = 200;
 /// The most rows EC2 gives a page.
 const ROWS_PER_PAGE: i32 = 1000;
 /// EC2 answers in well under a second; a connection that is not up by then will not be.
