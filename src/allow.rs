@@ -79,6 +79,16 @@ impl AllowList {
     }
 }
 
+impl AllowList {
+    /// The names of the profiles that are allowed by name and not by a wildcard.
+    pub fn literal_names(&self) -> impl Iterator<Item = ProfileName> + '_ {
+        let literals = self.0.iter().filter(|pattern| !pattern.text.contains(['*', '?']));
+        literals.filter_map(|pattern| {
+            ProfileName::parse(pattern.text.rsplit('/').next().unwrap_or_default()).ok()
+        })
+    }
+}
+
 impl Pattern {
     fn parse(text: &str) -> Result<Self, IllegalPattern> {
         if text.is_empty() {

@@ -1,6 +1,5 @@
 //! The cloud in our words: the seven calls this job needs, and how they fail. No SDK type appears here.
 
-pub mod aws;
 pub mod codes;
 
 use std::error::Error;
@@ -99,6 +98,22 @@ pub trait Clouds: Send + Sync {
 
     /// The cloud of this Region.
     fn of(&self, region: &Region) -> Self::Cloud;
+
+    /// Opens the connections that an event's calls will need, by a request that asks for nothing.
+    fn connect(
+        &self,
+        region: &Region,
+        to: Service,
+    ) -> impl Future<Output = Result<(), CloudError>> + Send;
+}
+
+/// A service that calls go to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Service {
+    /// EC2, in a Region. An event's two reads go out at once, on a connection each.
+    Ec2,
+    /// IAM.
+    Iam,
 }
 
 /// The calls, by AWS's names.

@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::io;
+use std::ops::RangeInclusive;
 
 use crate::allow::{AllowList, IllegalPattern};
 use crate::model::{Illegal, Region};
+use crate::pace::Limits;
 use crate::policy::Policy;
 use crate::policy::file::{Complaint, check};
 
@@ -19,6 +21,11 @@ pub struct Config {
     pub mode: Mode,
     /// The function's own Region, which Lambda always sets.
     pub region: Option<Region>,
+    /// How fast one execution environment may write: its share of what the stack may.
+    pub pace: Limits,
+    /// The URL of the queue for messages that are given up; without one they stay where they came from, and that queue's
+    /// redrive policy gives them up.
+    pub dead_letter_queue: Option<String>,
 }
 
 /// Whether decisions are carried out.
@@ -78,6 +85,21 @@ pub enum ConfigError {
     /// `MODE` is no mode.
     #[error("MODE is {0:?}; it takes enforce or dry-run")]
     Mode(String),
+    /// A number is none, or out of its range.
+    #[error("{variable} is {found:?}; it takes {expected}")]
+    Number {
+        /// The variable.
+        variable: &'static str,
+        /// What was found.
+        found: String,
+        /// What it takes.
+        expected: &'static str,
+    },
+    /// `DEAD_LETTER_QUEUE_URL` is no URL.
+    #[error(
+        "DEAD_LETTER_QUEUE_URL is {0:?}; it takes a queue's URL, such as https://sqs.us-east-1.amazonaws.com/123456789012/name"
+    )]
+    DeadLetterQueue(String),
     /// `AWS_REGION` is no Region.
     #[error("AWS_REGION: {0}")]
     Region(Illegal),
@@ -111,12 +133,40 @@ impl Config {
         let region = lookup("AWS_REGION").or_else(|| lookup("AWS_DEFAULT_REGION"));
         let region =
             region.map(|name| Region::parse(&name)).transpose().map_err(ConfigError::Region)?;
+        let pace = read_pace(&lookup)?;
+        let dead_letter_queue = lookup("DEAD_LETTER_QUEUE_URL");
+        if let Some(url) = dead_letter_queue.as_ref().filter(|url| !url.starts_with("http")) {
+            return Err(ConfigError::DeadLetterQueue(url.clone()));
+        }
         let (policy, warnings) = match lookup("POLICY_FILE") {
             None => (Policy::named_by_tag(&tag_key, allowed), Vec::new()),
             Some(file) => read_policy(file, &allowed, read_file)?,
         };
-        Ok(Self { policy, warnings, mode, region })
+        Ok(Self { policy, warnings, mode, region, pace, dead_letter_queue })
     }
+}
+
+/// The writes that the whole stack may make, shared among the environments that run at once.
+fn read_pace(lookup: &impl Fn(&str) -> Option<String>) -> Result<Limits, ConfigError> {
+    let number = |variable, default: f64, range: RangeInclusive<f64>, expected| {
+        let Some(found) = lookup(variable) else { return Ok(default) };
+        match found.parse() {
+            Ok(number) if range.contains(&number) => Ok(number),
+            Ok(_) | Err(_) => Err(ConfigError::Number { variable, found, expected }),
+        }
+    };
+    let per_second =
+        number("WRITES_PER_SECOND", 5.0, 0.01..=1000.0, "writes a second, from 0.01 to 1000")?;
+    let burst = number("WRITES_BURST", 90.0, 1.0..=1000.0, "writes at once, from 1 to 1000")?;
+    let environments = number(
+        "MAXIMUM_CONCURRENCY",
+        1.0,
+        1.0..=1000.0,
+        "the most execution environments that run at once, from 1 to 1000",
+    )?;
+    // Less than one at once would be none.
+    let burst = (burst / environments).max(1.0);
+    Ok(Limits { per_second: per_second / environments, burst })
 }
 
 fn read_policy(
@@ -170,6 +220,28 @@ mod tests {
         assert!(config.policy.reads_tag("InstanceProfile"));
         assert_eq!(config.mode, Mode::Enforce);
         assert_eq!(config.region, None);
+        assert_eq!(config.pace, Limits { per_second: 5.0, burst: 90.0 });
+        assert_eq!(config.dead_letter_queue, None);
+    }
+
+    #[test]
+    fn the_environments_that_run_at_once_share_the_writes() {
+        let limits = |settings: &[(&str, &str)]| {
+            let settings = [settings, &[("ALLOWED_PROFILES", "web")]].concat();
+            read(&settings).unwrap().pace
+        };
+        assert_eq!(
+            limits(&[("MAXIMUM_CONCURRENCY", "2")]),
+            Limits { per_second: 2.5, burst: 45.0 }
+        );
+        assert_eq!(
+            limits(&[
+                ("MAXIMUM_CONCURRENCY", "4"),
+                ("WRITES_PER_SECOND", "1"),
+                ("WRITES_BURST", "1")
+            ]),
+            Limits { per_second: 0.25, burst: 1.0 }
+        );
     }
 
     #[test]
@@ -200,6 +272,26 @@ mod tests {
             (
                 vec![("ALLOWED_PROFILES", "web"), ("PROFILE_TAG_KEY", "aws:x")],
                 ["PROFILE_TAG_KEY", "aws:"],
+            ),
+            (
+                vec![("ALLOWED_PROFILES", "web"), ("WRITES_PER_SECOND", "fast")],
+                ["WRITES_PER_SECOND is \"fast\"", "from 0.01 to 1000"],
+            ),
+            (
+                vec![("ALLOWED_PROFILES", "web"), ("WRITES_PER_SECOND", "0")],
+                ["WRITES_PER_SECOND is \"0\"", "from 0.01"],
+            ),
+            (
+                vec![("ALLOWED_PROFILES", "web"), ("WRITES_BURST", "NaN")],
+                ["WRITES_BURST is \"NaN\"", "from 1 to 1000"],
+            ),
+            (
+                vec![("ALLOWED_PROFILES", "web"), ("MAXIMUM_CONCURRENCY", "")],
+                ["MAXIMUM_CONCURRENCY is \"\"", "environments"],
+            ),
+            (
+                vec![("ALLOWED_PROFILES", "web"), ("DEAD_LETTER_QUEUE_URL", "my-queue")],
+                ["DEAD_LETTER_QUEUE_URL is \"my-queue\"", "https://sqs."],
             ),
             (
                 vec![("ALLOWED_PROFILES", "web"), ("AWS_REGION", "Mars!")],

@@ -10,7 +10,7 @@ use aws_lambda_events::event::sqs::SqsMessage;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::model::{AccountId, Illegal, InstanceId, InstanceRef, Region, Tags};
+use crate::model::{AccountId, Illegal, InstanceId, InstanceRef, QueueArn, Region, Tags};
 
 /// Everything the function can be invoked with.
 #[derive(Debug)]
@@ -26,8 +26,14 @@ pub enum Payload {
 pub struct Message {
     /// The id by which the queue knows it.
     pub id: String,
+    /// The queue, and the handle of this receive, where both are legal.
+    pub delivery: Option<(QueueArn, String)>,
     /// How often it was delivered, this time included.
     pub receives: u32,
+    /// When it was sent, in milliseconds since 1970, where the queue says so.
+    pub sent_ms: Option<u64>,
+    /// The body as it came.
+    pub body: String,
     /// What its body says.
     pub reading: Result<Reading, Malformed>,
 }
@@ -203,9 +209,12 @@ impl Reader<'_> {
         let id = id.ok_or(Malformed::Absent { kind: MESSAGE, field: "messageId" })?.to_owned();
         let message =
             SqsMessage::deserialize(record).map_err(|why| Malformed::Fields { kind: MESSAGE, why });
-        let receives = message.as_ref().ok().and_then(|message| {
-            message.attributes.get("ApproximateReceiveCount").and_then(|count| count.parse().ok())
-        });
+        let text = |field: &str| record[field].as_str().filter(|text| !text.is_empty());
+        let queue = text("eventSourceARN").and_then(|arn| QueueArn::parse(arn).ok());
+        let delivery = queue.zip(text("receiptHandle").map(str::to_owned));
+        let number = |name: &str| record["attributes"][name].as_str()?.parse::<u64>().ok();
+        let receives = number("ApproximateReceiveCount").unwrap_or(1);
+        let body = text("body").unwrap_or_default().to_owned();
         let reading = message.and_then(|message| {
             let body = message.body.ok_or(Malformed::Absent { kind: MESSAGE, field: "body" })?;
             let value: Value = serde_json::from_str(&body).map_err(Malformed::NotJson)?;
@@ -214,7 +223,14 @@ impl Reader<'_> {
             }
             self.read_one(value)
         });
-        Ok(Message { id, receives: receives.unwrap_or(1), reading })
+        Ok(Message {
+            id,
+            delivery,
+            receives: u32::try_from(receives).unwrap_or(u32::MAX),
+            sent_ms: number("SentTimestamp"),
+            body,
+            reading,
+        })
     }
 
     fn read_one(&self, value: Value) -> Result<Reading, Malformed> {

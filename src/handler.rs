@@ -1,28 +1,33 @@
 //! Lambda's side: payload in, reconciliation, answer out.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use aws_lambda_events::event::sqs::{BatchItemFailure, SqsBatchResponse};
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use lambda_runtime::{Context, Diagnostic, LambdaEvent};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use crate::cloud::Clouds;
+use crate::backoff::{self, Delivery, Next, WaitsFor};
+use crate::cloud::{Clouds, Service};
 use crate::config::{Config, Mode};
 use crate::decide::Patience;
 use crate::event::{Caller, Message, Origin, Payload, Reader, Reading, Trigger};
 use crate::model::{AccountId, InstanceRef, Region, Tags};
+use crate::pace::Pace;
 use crate::profiles::Profiles;
+use crate::queue::{DeadLetter, Hidden, Queues};
 use crate::reconcile::{Job, Reconciler};
 use crate::report::{Disposition, Entry, Failures, InstanceReport, MALFORMED, chain};
 
-/// From this delivery on, what is not there yet is taken to be no more: two deliveries lie a visibility timeout apart.
+/// What is not there yet is taken to be no more from this delivery on …
 const PATIENT_RECEIVES: u32 = 3;
+/// … and this long after its message was sent: a new instance profile has been seen to take over two and a half minutes.
+const PATIENT_FOR: Duration = Duration::from_mins(3);
 /// Lambda's longest timeout. A deadline beyond it, or in the past, says nothing.
 const LONGEST_INVOCATION: Duration = Duration::from_mins(15);
 /// What an invocation allows itself where its deadline is unknown.
@@ -30,11 +35,28 @@ const TIME_WITHOUT_DEADLINE: Duration = Duration::from_secs(25);
 /// Kept back for the answer to reach Lambda; of a short invocation a quarter.
 const TIME_TO_ANSWER: Duration = Duration::from_secs(1);
 
-/// The function: settings, clouds, and what is remembered between invocations.
-pub struct Handler<C> {
+/// SQS keeps no message longer. What claims to be older is an example.
+const LONGEST_RETENTION: Duration = Duration::from_hours(14 * 24);
+/// Kept back, of a batch's time, to say when its messages come again.
+const TIME_TO_SORT: Duration = Duration::from_secs(2);
+/// How long the start may take to get ready. Lambda allows it 10 s; a hanging endpoint must not use them up.
+const TIME_TO_GET_READY: Duration = Duration::from_secs(3);
+/// Profiles fetched while the function starts.
+const FETCHED_AT_START: usize = 16;
+/// While a batch is worked on, its messages are hidden for this long at a time: where an execution environment dies, they
+/// come again soon and not after the queue's visibility timeout.
+const LEASE: Duration = Duration::from_secs(20);
+/// A lease is renewed this often.
+const LEASE_BEAT: Duration = Duration::from_secs(6);
+/// Batches larger than this take their time as a rule, so that their lease begins at once; the others' with the first beat.
+const SMALL_BATCH: usize = 10;
+
+/// The function: settings, clouds and queues, and what is remembered between invocations.
+pub struct Handler<A> {
     config: Config,
-    clouds: C,
+    aws: A,
     profiles: Profiles,
+    pace: Pace,
 }
 
 /// The payload as it came; nothing, where it is no JSON. The runtime would report that in words of its own.
@@ -73,10 +95,67 @@ pub struct InvocationError {
     message: String,
 }
 
-impl<C: Clouds> Handler<C> {
+/// What became of a message.
+#[derive(Debug, Clone)]
+enum Fate {
+    Done,
+    NotDone(Undone),
+}
+
+/// Why a message is not done. Of several reasons the most hopeful counts: as long as a part of a message may yet be done,
+/// it comes again, and is given up only for what is left.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Undone {
+    waits_for: WaitsFor,
+    error_type: &'static str,
+    error: String,
+}
+
+impl Fate {
+    fn add(&mut self, undone: Undone) {
+        match self {
+            Self::NotDone(better) if *better <= undone => {}
+            Self::Done | Self::NotDone(_) => *self = Self::NotDone(undone),
+        }
+    }
+
+    fn add_malformed(&mut self, why: &dyn Error) {
+        let error = chain(why);
+        self.add(Undone { waits_for: WaitsFor::Nothing, error_type: MALFORMED, error });
+    }
+}
+
+impl<A: Clouds + Queues> Handler<A> {
     /// A function with these settings.
-    pub fn new(config: Config, clouds: C) -> Self {
-        Self { config, clouds, profiles: Profiles::default() }
+    pub fn new(config: Config, aws: A) -> Self {
+        let pace = Pace::new(config.pace);
+        Self { config, aws, profiles: Profiles::default(), pace }
+    }
+
+    /// Gets ready for the first event: connections to EC2 and IAM, and the profiles that it may well need. What fails here
+    /// costs the first event time and nothing else.
+    pub async fn get_ready(&self) {
+        let Some(region) = &self.config.region else { return };
+        let names = self.config.policy.literal_profiles();
+        let names: Vec<_> = names.into_iter().take(FETCHED_AT_START).collect();
+        let ec2 = self.aws.connect(region, Service::Ec2);
+        let iam = async {
+            if names.is_empty() {
+                self.aws.connect(region, Service::Iam).await
+            } else {
+                self.profiles.prefetch(&self.aws.of(region), &names).await
+            }
+        };
+        let Ok((ec2, iam)) = timeout(TIME_TO_GET_READY, join(ec2, iam)).await else {
+            tracing::warn!(
+                "not ready for the first event: EC2 or IAM did not answer within {} s",
+                TIME_TO_GET_READY.as_secs()
+            );
+            return;
+        };
+        for error in [ec2, iam].into_iter().filter_map(Result::err) {
+            tracing::warn!("not ready for the first event: {}", chain(&error));
+        }
     }
 
     /// Deals with one invocation.
@@ -116,7 +195,8 @@ impl<C: Clouds> Handler<C> {
         let is_person = matches!(trigger.origin, Origin::Person { .. });
         let mut work = Work::default();
         // A person is there to ask again; nobody waits for an answer that "later" would be.
-        work.add(trigger, self.config.mode, if is_person { u32::MAX } else { 1 }, 0);
+        let patience = if is_person { Patience::Exhausted } else { Patience::Fresh };
+        work.add(trigger, self.config.mode, patience, 0);
         let mode = mode_for(trigger, self.config.mode);
         let reports = self.reconcile(work.jobs, &work.messages, &[], deadline).await;
         let failed: Vec<_> = reports.iter().filter(|report| report.result.is_err()).collect();
@@ -138,16 +218,24 @@ impl<C: Clouds> Handler<C> {
         Err(InvocationError { error_type, message: Failures(failed).to_string() })
     }
 
-    async fn deal_with_batch(&self, messages: Vec<Message>, deadline: Instant) -> SqsBatchResponse {
+    async fn deal_with_batch(
+        &self,
+        mut messages: Vec<Message>,
+        deadline: Instant,
+    ) -> SqsBatchResponse {
+        // The oldest first: whoever was crowded out before is not crowded out again.
+        messages.sort_by_key(|message| message.sent_ms);
+        let ages = ages_of(&messages);
         let mut work = Work::default();
-        let mut undone = vec![false; messages.len()];
+        let mut fates = vec![Fate::Done; messages.len()];
         for (index, message) in messages.iter().enumerate() {
             match &message.reading {
                 Ok(Reading::Trigger(trigger)) => {
-                    work.add(trigger, self.config.mode, message.receives, index);
+                    let patience = patience_of(message.receives, ages[index]);
+                    work.add(trigger, self.config.mode, patience, index);
                     for why in &trigger.illegal {
                         log_malformed(why, Some(&message.id));
-                        undone[index] = true;
+                        fates[index].add_malformed(why);
                     }
                 }
                 Ok(Reading::Ignored(why)) => {
@@ -155,28 +243,143 @@ impl<C: Clouds> Handler<C> {
                 }
                 Err(malformed) => {
                     log_malformed(malformed, Some(&message.id));
-                    undone[index] = true;
+                    fates[index].add_malformed(malformed);
                 }
             }
         }
-        let reports = self.reconcile(work.jobs, &work.messages, &messages, deadline).await;
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        let stop_at = deadline - TIME_TO_SORT.min(remaining / 4);
+        let reports = self.reconcile(work.jobs, &work.messages, &messages, stop_at);
+        let reports = tokio::select! {
+            reports = reports => reports,
+            () = self.keep_hidden(&messages) => Vec::new(),
+        };
         for (report, indices) in reports.iter().zip(work.messages) {
-            if report.disposition().is_some() {
+            if let Some(undone) = undone(report) {
                 for index in indices {
-                    undone[index] = true;
+                    fates[index].add(undone.clone());
                 }
             }
         }
+        let given_up = self.sort(&messages, &fates, &ages, deadline).await;
         let mut response = SqsBatchResponse::default();
-        let failed = messages.into_iter().zip(undone).filter(|(_, undone)| *undone);
-        response.batch_item_failures = failed
-            .map(|(message, _)| {
+        for (index, (message, fate)) in messages.into_iter().zip(fates).enumerate() {
+            if matches!(fate, Fate::NotDone(_)) && !given_up.contains(&index) {
                 let mut failure = BatchItemFailure::default();
                 failure.item_identifier = message.id;
-                failure
+                response.batch_item_failures.push(failure);
+            }
+        }
+        response
+    }
+
+    /// Renews the lease on a batch's messages until it is dropped.
+    async fn keep_hidden(&self, messages: &[Message]) {
+        let leases: Vec<_> = messages.iter().map(|message| (message, LEASE)).collect();
+        if messages.len() <= SMALL_BATCH {
+            sleep(LEASE_BEAT).await;
+        }
+        loop {
+            self.hide(&leases).await;
+            sleep(LEASE_BEAT).await;
+        }
+    }
+
+    /// Says of each message that is not done when it comes again, or gives it up; answers with those that are safe in the
+    /// dead-letter queue.
+    async fn sort(
+        &self,
+        messages: &[Message],
+        fates: &[Fate],
+        ages: &[Option<Duration>],
+        deadline: Instant,
+    ) -> Vec<usize> {
+        let (mut again, mut letters) = (Vec::new(), Vec::new());
+        for (index, (message, fate)) in messages.iter().zip(fates).enumerate() {
+            let Fate::NotDone(undone) = fate else { continue };
+            let Message { id, receives, .. } = message;
+            let delivery = Delivery { id, receives: *receives, age: ages[index] };
+            match backoff::next(undone.waits_for, delivery) {
+                Next::Again(delay) => {
+                    tracing::info!(
+                        message.id = id,
+                        message.receives = receives,
+                        message.again_in_s = delay.as_secs(),
+                        "comes again, since it waits for {}",
+                        undone.waits_for
+                    );
+                    again.push((message, delay));
+                }
+                Next::DeadLetter => letters.push((index, undone)),
+            }
+        }
+        let Some(dead_letter_queue) = &self.config.dead_letter_queue else {
+            // The queue's own redrive policy gives up. It counts receives, so for what is hopeless they lie close.
+            again.extend(letters.iter().map(|(index, undone)| {
+                let hopeless = undone.waits_for == WaitsFor::Nothing;
+                (&messages[*index], if hopeless { LEASE } else { backoff::LONGEST })
+            }));
+            self.hide_until(deadline, &again).await;
+            return Vec::new();
+        };
+        let dead: Vec<_> = letters
+            .iter()
+            .map(|(index, undone)| DeadLetter {
+                body: &messages[*index].body,
+                message_id: &messages[*index].id,
+                error_type: undone.error_type,
+                error: &undone.error,
             })
             .collect();
-        response
+        let give_up = timeout_at(deadline, self.aws.give_up(dead_letter_queue, &dead));
+        let ((), given_up) = join(self.hide_until(deadline, &again), give_up).await;
+        if given_up.is_err() {
+            tracing::error!("no time to give messages up: they come again");
+        }
+        let results = letters.into_iter().zip(given_up.unwrap_or_default());
+        let safe = results.filter_map(|((index, _), result)| match result {
+            Ok(()) => {
+                let id = &messages[index].id;
+                tracing::info!(message.id = id, "given up: in the dead-letter queue");
+                Some(index)
+            }
+            Err(error) => {
+                let id = &messages[index].id;
+                tracing::error!(
+                    message.id = id,
+                    "not given up, so it comes again: {}",
+                    chain(&error)
+                );
+                None
+            }
+        });
+        safe.collect()
+    }
+
+    async fn hide_until(&self, deadline: Instant, messages: &[(&Message, Duration)]) {
+        if timeout_at(deadline, self.hide(messages)).await.is_err() {
+            tracing::warn!("no time to say when messages come again: the queue's timeout decides");
+        }
+    }
+
+    async fn hide(&self, messages: &[(&Message, Duration)]) {
+        let mut by_queue: BTreeMap<_, Vec<Hidden<'_>>> = BTreeMap::new();
+        for (message, for_time) in messages {
+            // Without both the queue's timeout decides.
+            if let Some((queue, receipt)) = &message.delivery {
+                by_queue.entry(queue).or_default().push(Hidden { receipt, for_time: *for_time });
+            }
+        }
+        let calls = by_queue.iter().map(async |(queue, hidden)| self.aws.hide(queue, hidden).await);
+        let results = join_all(calls).await.concat();
+        if let Some(error) = results.iter().find_map(|result| result.as_ref().err()) {
+            let failed = results.iter().filter(|result| result.is_err()).count();
+            tracing::warn!(
+                "{failed} of {} messages come again when the queue's timeout is over: {}",
+                results.len(),
+                chain(error)
+            );
+        }
     }
 
     /// Deals with the jobs of each Region by that Region's cloud, reports in the jobs' order, and writes their lines.
@@ -192,10 +395,15 @@ impl<C: Clouds> Handler<C> {
             by_region.entry(job.instance.region.clone()).or_default().push((index, job));
         }
         let regions = by_region.into_iter().map(async |(region, jobs)| {
-            let cloud = self.clouds.of(&region);
+            let cloud = self.aws.of(&region);
             let (indices, jobs): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
-            let (profiles, policy) = (&self.profiles, &self.config.policy);
-            let reconciler = Reconciler { cloud: &cloud, profiles, policy, deadline };
+            let reconciler = Reconciler {
+                cloud: &cloud,
+                profiles: &self.profiles,
+                policy: &self.config.policy,
+                pace: &self.pace,
+                deadline,
+            };
             indices.into_iter().zip(reconciler.run(jobs).await).collect::<Vec<_>>()
         });
         let mut reports: Vec<_> = join_all(regions).await.into_iter().flatten().collect();
@@ -237,10 +445,8 @@ struct Work {
 }
 
 impl Work {
-    fn add(&mut self, trigger: &Trigger, mode: Mode, receives: u32, message: usize) {
+    fn add(&mut self, trigger: &Trigger, mode: Mode, patience: Patience, message: usize) {
         let mode = mode_for(trigger, mode);
-        let patience =
-            if receives >= PATIENT_RECEIVES { Patience::Exhausted } else { Patience::Fresh };
         for target in &trigger.targets {
             let key = (target.instance.clone(), mode == Mode::DryRun);
             let index = *self.by_instance.entry(key).or_insert_with(|| {
@@ -264,6 +470,33 @@ impl Work {
             }
         }
     }
+}
+
+fn undone(report: &InstanceReport) -> Option<Undone> {
+    match &report.result {
+        // A person must act, and the message would change nothing.
+        Ok(_) => None,
+        Err(failure) => Some(Undone {
+            waits_for: failure.waits_for(report.patience),
+            error_type: failure.error_type(),
+            error: format!("{}: {}", report.instance, chain(failure)),
+        }),
+    }
+}
+
+fn patience_of(receives: u32, age: Option<Duration>) -> Patience {
+    let is_young = age.is_some_and(|age| age < PATIENT_FOR);
+    if receives < PATIENT_RECEIVES || is_young { Patience::Fresh } else { Patience::Exhausted }
+}
+
+/// How long ago each message was sent; nothing, where the queue does not say so, or says what cannot be.
+#[expect(clippy::disallowed_methods, reason = "SQS's times are wall-clock times")]
+fn ages_of(messages: &[Message]) -> Vec<Option<Duration>> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let age = |sent_ms| {
+        now.checked_sub(Duration::from_millis(sent_ms)).filter(|age| *age <= LONGEST_RETENTION)
+    };
+    messages.iter().map(|message| message.sent_ms.and_then(age)).collect()
 }
 
 fn log_malformed(malformed: &dyn Error, message_id: Option<&str>) {

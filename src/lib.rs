@@ -9,21 +9,28 @@
 //! | [`event`] | JSON from `EventBridge`, SQS or a person, read into what is to be looked at |
 //! | [`allow`], [`trust`], [`policy`] | tags to a requirement, and what IAM's answer leaves of it |
 //! | [`decide`] | requirement and facts to one decision: the heart |
-//! | [`cloud`] | the calls this job needs, in our words; below it the adapter to AWS's SDK |
+//! | [`cloud`], [`queue`] | the calls this job needs, in our words |
+//! | [`aws`] | both by AWS's SDK |
 //! | [`profiles`] | what IAM answered lately |
+//! | [`pace`] | whose turn it is to write |
+//! | [`backoff`] | when a message that is not done comes again |
 //! | [`reconcile`] | look, decide, act, look again; bounded |
 //! | [`report`] | how it ended: outcome, failure, log line, JSON |
 //! | [`config`], [`handler`] | the environment, and Lambda's side of it |
 
 pub mod allow;
+pub mod aws;
+pub mod backoff;
 pub mod cloud;
 pub mod config;
 pub mod decide;
 pub mod event;
 pub mod handler;
 pub mod model;
+pub mod pace;
 pub mod policy;
 pub mod profiles;
+pub mod queue;
 pub mod reconcile;
 pub mod report;
 pub mod trust;

@@ -4,7 +4,7 @@ use std::env;
 use std::fs;
 use std::process::ExitCode;
 
-use auto_instance_profile::cloud::aws::AwsClouds;
+use auto_instance_profile::aws::Aws;
 use auto_instance_profile::config::Config;
 use auto_instance_profile::handler::Handler;
 use auto_instance_profile::report::chain;
@@ -37,7 +37,9 @@ fn main() -> ExitCode {
 // Lambda gives a function one invocation at a time and, below 1.8 GB, less than one processor.
 #[tokio::main(flavor = "current_thread")]
 async fn serve(config: Config) -> Result<(), Error> {
-    let handler = &Handler::new(config, AwsClouds::from_env().await);
+    let handler = &Handler::new(config, Aws::from_env().await);
+    // Lambda gives a start more processor than an event.
+    handler.get_ready().await;
     lambda_runtime::run(service_fn(move |event| handler.handle(event))).await
 }
 

@@ -111,6 +111,41 @@ checked_string!(
     "an instance profile's id such as AIPACKCEVSQ6C2EXAMPLE"
 );
 
+/// An SQS queue's ARN: `arn:PARTITION:sqs:REGION:ACCOUNT:NAME`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QueueArn {
+    /// The queue's Region.
+    pub region: Region,
+    /// The queue's account.
+    pub account: AccountId,
+    /// The queue's name.
+    pub name: String,
+}
+
+impl QueueArn {
+    /// Reads an ARN.
+    ///
+    /// # Errors
+    /// [`Illegal`], with what was found and what would be right.
+    pub fn parse(text: &str) -> Result<Self, Illegal> {
+        let illegal = || Illegal::new(text, "a queue's ARN: arn:PARTITION:sqs:REGION:ACCOUNT:NAME");
+        let parts: Vec<&str> = text.split(':').collect();
+        let ["arn", _, "sqs", region, account, name] = parts[..] else {
+            return Err(illegal());
+        };
+        // SQS: up to 80 letters, digits, hyphens and underscores, and .fifo.
+        let is_legal = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+        if !(1..=80).contains(&name.len()) || !name.bytes().all(is_legal) {
+            return Err(illegal());
+        }
+        Ok(Self {
+            region: Region::parse(region)?,
+            account: AccountId::parse(account)?,
+            name: name.to_owned(),
+        })
+    }
+}
+
 /// Whether IAM allows this byte in a name.
 pub(crate) fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"_+=,.@-".contains(&byte)

@@ -198,6 +198,34 @@ impl Policy {
         Requirement { rule: Some(rule.name.clone()), manner: rule.manner, demand }
     }
 
+    /// The profiles that instances may need whatever their tags say: those that rules and the allow-list name without a
+    /// blank to fill in.
+    #[must_use]
+    pub fn literal_profiles(&self) -> BTreeSet<ProfileName> {
+        let templates = self.rules.iter().filter_map(|rule| match &rule.target {
+            Target::Profile(template) => Some(template),
+            Target::Nothing => None,
+        });
+        let (mut names, mut tags_have_a_say) = (BTreeSet::new(), false);
+        for template in templates {
+            match template.literal() {
+                None => tags_have_a_say = true,
+                Some(text) => {
+                    let wanted = match ProfileArn::parse(text) {
+                        Ok(arn) => Some(ProfileRef::Arn(arn)),
+                        Err(_) => ProfileName::parse(text).ok().map(ProfileRef::Name),
+                    };
+                    let wanted = wanted.filter(|wanted| self.allowed.may_allow(wanted));
+                    names.extend(wanted.map(|wanted| wanted.name().clone()));
+                }
+            }
+        }
+        if tags_have_a_say {
+            names.extend(self.allowed.literal_names());
+        }
+        names
+    }
+
     fn demand(&self, rule: &Rule, named: Option<&str>, subject: &Subject<'_>) -> Demand {
         let Some(named) = named else {
             let untagged = subject.instance.tags.is_empty();

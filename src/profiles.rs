@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use crate::cloud::{Cloud, CloudError};
@@ -18,6 +19,9 @@ const UNKNOWN_FOR: Duration = Duration::from_secs(5);
 /// How long a failure stands for everybody who asks: those who waited for the same answer get it, and none asks again.
 const FAILED_FOR: Duration = Duration::from_secs(1);
 
+/// Names asked for again beside a look. IAM's rate is shared with the whole account.
+const REFRESHED_AT_ONCE: usize = 8;
+
 /// The answers, shared by all invocations of one execution environment.
 #[derive(Debug, Default)]
 pub struct Profiles(Mutex<HashMap<ProfileName, Arc<Slot>>>);
@@ -29,6 +33,8 @@ type Slot = tokio::sync::Mutex<Option<Answer>>;
 struct Answer {
     profile: Result<Option<Profile>, CloudError>,
     at: Instant,
+    /// Whether anybody asked for it since.
+    wanted: bool,
 }
 
 impl Answer {
@@ -56,13 +62,56 @@ impl Profiles {
         let slot = Arc::clone(self.slots().entry(name.clone()).or_default());
         let mut answer = slot.lock().await;
         let is_new_enough = |answer: &&Answer| since.is_none_or(|since| answer.at >= since);
-        let remembered = answer.as_ref().filter(|answer| answer.is_fresh());
-        if let Some(fresh) = remembered.filter(is_new_enough) {
+        if let Some(fresh) = answer.as_mut().filter(|answer| answer.is_fresh())
+            && is_new_enough(&&*fresh)
+        {
+            fresh.wanted = true;
             return fresh.profile.clone();
         }
         let profile = cloud.profile(name).await;
-        *answer = Some(Answer { profile: profile.clone(), at: Instant::now() });
+        *answer = Some(Answer { profile: profile.clone(), at: Instant::now(), wanted: true });
         profile
+    }
+
+    /// Asks IAM for these names before anybody needs them. Only what is there is remembered: a profile that is missing may
+    /// be made at any moment, and a failure is nobody's answer yet.
+    ///
+    /// # Errors
+    /// The first call's that failed; the others' answers are remembered all the same.
+    pub async fn prefetch<C: Cloud>(
+        &self,
+        cloud: &C,
+        names: &[ProfileName],
+    ) -> Result<(), CloudError> {
+        let calls = names.iter().map(async |name| {
+            let profile = cloud.profile(name).await?;
+            if profile.is_some() {
+                let slot = Arc::clone(self.slots().entry(name.clone()).or_default());
+                let answer = Answer { profile: Ok(profile), at: Instant::now(), wanted: false };
+                *slot.lock().await = Some(answer);
+            }
+            Ok(())
+        });
+        join_all(calls).await.into_iter().collect()
+    }
+
+    /// Asks IAM again for what was wanted and is remembered for too long, a few names at most: beside the first look at
+    /// the instances this costs no time, and behind it, as a rule, a round trip.
+    pub async fn refresh<C: Cloud>(&self, cloud: &C) {
+        let slots: Vec<_> =
+            self.slots().iter().map(|(name, slot)| (name.clone(), Arc::clone(slot))).collect();
+        let is_due = |slot: &Slot| {
+            // A slot that is locked is being filled.
+            slot.try_lock().is_ok_and(|answer| {
+                answer.as_ref().is_some_and(|answer| {
+                    answer.wanted && matches!(answer.profile, Ok(Some(_))) && !answer.is_fresh()
+                })
+            })
+        };
+        let due = slots.into_iter().filter(|(_, slot)| is_due(slot)).take(REFRESHED_AT_ONCE);
+        let names: Vec<ProfileName> = due.map(|(name, _)| name).collect();
+        // Whoever needs what failed here asks again, and gets the error.
+        let _failed = self.prefetch(cloud, &names).await;
     }
 
     /// Forgets a name: what was believed of it proved wrong.

@@ -1,10 +1,11 @@
 //! Look, decide, act, look again: bounded in looks, in writes and in time. It makes no choice that `decide` did not make.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::cloud::{Cloud, CloudError, ErrorKind, IDS_PER_READ};
 use crate::config::Mode;
@@ -12,19 +13,27 @@ use crate::decide::{Decision, Different, Leave, Patience, Wait, decide, decide_u
 use crate::model::{
     Association, InstanceFacts, InstanceId, InstanceRef, Profile, ProfileRef, Tags,
 };
+use crate::pace::{Pace, Turn, Verdict};
 use crate::policy::rule::Subject;
 use crate::policy::{Demand, Policy, Requirement};
 use crate::profiles::Profiles;
 use crate::report::{Failure, InstanceReport, Outcome};
 
-/// Instances dealt with side by side. EC2's bucket holds 100 writes; 16 leave room for everybody else in the account.
+/// Instances dealt with side by side: at 5 writes a second the last of them waits three seconds for its turn.
 const AT_ONCE: usize = 16;
+/// How long what a look showed is good enough to write by. Those that wait longer for their turn are looked at again,
+/// together.
+const FACTS_GOOD_FOR: Duration = Duration::from_secs(10);
+/// How long a look waits for what IAM is asked again beside it.
+const REFRESH_TIME: Duration = Duration::from_secs(1);
 /// Looks again, in one invocation, after the world moved between look and act.
 const LOOKS_AFTER_A_MOVE: u32 = 3;
 /// Looks again after a write that may or may not have been carried out.
 const LOOKS_AFTER_A_LOST_WRITE: u32 = 2;
 /// Looks again where EC2's view lags behind the event: no instance, or no tag that the event itself showed.
 const LOOKS_BEHIND_AN_EVENT: u32 = 2;
+/// Looks again after a throttled write. Each waits for its turn, and the turns come slower.
+const LOOKS_AFTER_A_THROTTLE: u32 = 4;
 /// The pause before the first look again after a move; it doubles. EC2 lets go of an association within a few seconds.
 const PAUSE_AFTER_A_MOVE: Duration = Duration::from_millis(500);
 /// The pause before the first look again behind an event; it doubles. EC2 shows a new instance within seconds.
@@ -56,6 +65,8 @@ pub struct Reconciler<'a, C> {
     pub profiles: &'a Profiles,
     /// The rules.
     pub policy: &'a Policy,
+    /// Whose turn it is to write.
+    pub pace: &'a Pace,
     /// When the run must be over.
     pub deadline: Instant,
 }
@@ -63,16 +74,33 @@ pub struct Reconciler<'a, C> {
 /// What one look showed of one instance; nothing, where EC2 does not know it.
 type Sighting = Result<Option<InstanceFacts>, CloudError>;
 
+/// What the last look at all instances of a run showed. Once it is too old, those that still wait are looked at again.
+struct View {
+    sightings: HashMap<InstanceId, Sighting>,
+    /// When the look began.
+    at: Instant,
+    /// Instances that wait for their beginning or for their turn to be written.
+    waiting: HashSet<InstanceId>,
+}
+
 /// One job under way. It outlives the work on it, so that a run cut short still reports what is known.
-struct Case {
+struct Case<'a> {
     job: Job,
+    /// When the work on it must end.
+    stop_at: Instant,
     facts: Option<InstanceFacts>,
+    /// When the look began that showed the facts.
+    looked_at: Instant,
     requirement: Option<Requirement>,
     decision: Option<Decision>,
     /// When the work on it began.
     started: Instant,
+    /// The right to the next write, once it was waited for.
+    turn: Option<Turn<'a>>,
     /// A write of ours failed, or may have got through unseen.
     tried: bool,
+    /// The last write was throttled.
+    throttled: bool,
     /// A recreated profile was replaced by itself once; that is never tried a second time.
     tried_recreated: bool,
     /// A profile that a swap detached, or may have detached, and that nothing has taken the place of yet.
@@ -85,76 +113,106 @@ struct Looks {
     after_a_move: u32,
     after_a_lost_write: u32,
     behind_an_event: u32,
+    after_a_throttle: u32,
 }
 
 /// What follows a decision.
 enum Step {
     Done(Outcome),
+    /// This instance changed, or will: look at it after this pause.
     LookAgain(Duration),
+    /// It was a long wait: look at it together with all that wait still.
+    LookTogether,
 }
 
-impl<C: Cloud> Reconciler<'_, C> {
+impl<'a, C: Cloud> Reconciler<'a, C> {
     /// Deals with all jobs, each on its own, and reports on them in their order.
     pub async fn run(&self, jobs: Vec<Job>) -> Vec<InstanceReport> {
         let remaining = self.deadline.saturating_duration_since(Instant::now());
         let stop_at = self.deadline - RESERVE.min(remaining / 4);
         let ids: Vec<InstanceId> = jobs.iter().map(|job| job.instance.id.clone()).collect();
-        let Ok(mut sightings) = timeout_at(stop_at, self.look_at_all(&ids)).await else {
-            let cut_short = |job| self.report(Case::new(job), Err(Failure::OutOfTime), remaining);
+        let at = Instant::now();
+        let look = timeout_at(stop_at, self.look_at_all(&ids));
+        let refresh = timeout(REFRESH_TIME, self.profiles.refresh(self.cloud));
+        let (Ok(sightings), _) = tokio::join!(look, refresh) else {
+            let cut_short = |job| {
+                let case = Case::new(job, stop_at);
+                self.report(case, Err(Failure::OutOfTime), remaining)
+            };
             return jobs.into_iter().map(cut_short).collect();
         };
-        let jobs = jobs.into_iter().enumerate().map(|(index, job)| {
-            let sighting = sightings.remove(&job.instance.id).unwrap_or(Ok(None));
-            (index, job, sighting)
-        });
-        let mut jobs: Vec<_> = jobs.collect();
+        let mut jobs: Vec<_> = jobs.into_iter().enumerate().collect();
         // Those that EC2 does not show are looked for again and again: they must not keep the others waiting.
-        jobs.sort_by_key(|(_, _, sighting)| matches!(sighting, Ok(None)));
-        let work = jobs.into_iter().map(async |(index, job, sighting)| {
-            (index, self.deal_with(job, sighting, stop_at).await)
-        });
+        jobs.sort_by_key(|(_, job)| !sightings.contains_key(&job.instance.id));
+        let waiting = ids.into_iter().collect();
+        let view = &Mutex::new(View { sightings, at, waiting });
+        let work = jobs
+            .into_iter()
+            .map(async |(index, job)| (index, self.deal_with(job, view, stop_at).await));
         let mut reports: Vec<_> = stream::iter(work).buffer_unordered(AT_ONCE).collect().await;
         reports.sort_by_key(|(index, _)| *index);
         reports.into_iter().map(|(_, report)| report).collect()
     }
 
-    async fn deal_with(&self, job: Job, sighting: Sighting, stop_at: Instant) -> InstanceReport {
-        let started = Instant::now();
-        let mut case = Case::new(job);
+    async fn deal_with(&self, job: Job, view: &Mutex<View>, stop_at: Instant) -> InstanceReport {
+        let mut case = Case::new(job, stop_at);
+        let started = case.started;
         if started >= stop_at {
             return self.report(case, Err(Failure::OutOfTime), Duration::ZERO);
         }
-        let work = timeout_at(stop_at, self.converge(&mut case, sighting)).await;
+        let work = timeout_at(stop_at, self.converge(&mut case, view)).await;
         let mut result = work.unwrap_or(Err(Failure::OutOfTime));
+        case.turn = None;
+        view.lock().await.waiting.remove(&case.job.instance.id);
         if let Some(detached) = case.detached.take() {
             result = self.make_good(&case, detached, result).await;
         }
         self.report(case, result, started.elapsed())
     }
 
-    async fn converge(&self, case: &mut Case, mut sighting: Sighting) -> Result<Outcome, Failure> {
+    /// What the look at all showed of an instance; it is made again for all that wait, where it has grown too old.
+    async fn view(&self, id: &InstanceId, view: &Mutex<View>) -> (Instant, Sighting) {
+        let mut view = view.lock().await;
+        view.waiting.insert(id.clone());
+        if view.at.elapsed() > FACTS_GOOD_FOR {
+            let ids: Vec<_> = view.waiting.iter().cloned().collect();
+            let at = Instant::now();
+            view.sightings = self.look_at_all(&ids).await;
+            view.at = at;
+        }
+        (view.at, view.sightings.get(id).cloned().unwrap_or(Ok(None)))
+    }
+
+    async fn converge(&self, case: &mut Case<'a>, view: &Mutex<View>) -> Result<Outcome, Failure> {
+        let id = case.job.instance.id.clone();
+        let (mut at, mut sighting) = self.view(&id, view).await;
         loop {
             case.facts = sighting.map_err(Failure::Cloud)?;
-            if case.lags_behind_the_event()
-                && let Some(Step::LookAgain(pause)) = case.look_behind_the_event()
-            {
-                sleep(pause).await;
-                sighting = self.look_at(&case.job.instance.id).await;
-                continue;
-            }
-            let decision = self.decide(case).await?;
-            case.decision = Some(decision.clone());
-            let pause = match self.follow(case, decision).await? {
-                Step::Done(outcome) => return Ok(outcome),
-                Step::LookAgain(pause) => pause,
+            case.looked_at = at;
+            let behind =
+                if case.lags_behind_the_event() { case.look_behind_the_event() } else { None };
+            let step = if let Some(step) = behind {
+                step
+            } else {
+                let decision = self.decide(case).await?;
+                case.decision = Some(decision.clone());
+                self.follow(case, decision).await?
             };
-            sleep(pause).await;
-            sighting = self.look_at(&case.job.instance.id).await;
+            (at, sighting) = match step {
+                Step::Done(outcome) => return Ok(outcome),
+                Step::LookTogether => self.view(&id, view).await,
+                Step::LookAgain(pause) => {
+                    // From here on this instance is looked at by itself.
+                    view.lock().await.waiting.remove(&id);
+                    sleep(pause).await;
+                    (Instant::now(), self.look_at(&id).await)
+                }
+            };
         }
     }
 
     /// Carries out a decision, or says that another look is due.
-    async fn follow(&self, case: &mut Case, decision: Decision) -> Result<Step, Failure> {
+    async fn follow(&self, case: &mut Case<'a>, decision: Decision) -> Result<Step, Failure> {
         match decision {
             Decision::Leave(Leave::NeverSeen) => {
                 Ok(case.look_behind_the_event().unwrap_or(Step::Done(Outcome::Left)))
@@ -184,17 +242,53 @@ impl<C: Cloud> Reconciler<'_, C> {
             {
                 Ok(Step::Done(Outcome::Planned))
             }
-            Decision::Associate(to) => self.associate(case, &to).await,
             Decision::Replace { why: Different::Recreated, .. } if case.tried_recreated => {
                 Ok(Step::Done(Outcome::NotRepaired))
             }
-            Decision::Replace { from, to, why } => self.replace(case, &from, &to, why).await,
-            Decision::Swap { from, to, .. } => self.swap(case, &from, &to).await,
-            Decision::Remove(from) => self.remove(case, &from).await,
+            Decision::Associate(_)
+            | Decision::Replace { .. }
+            | Decision::Swap { .. }
+            | Decision::Remove(_) => self.write_in_turn(case, decision).await,
         }
     }
 
-    async fn associate(&self, case: &mut Case, to: &Profile) -> Result<Step, Failure> {
+    /// Waits for the case's turn and writes; or looks again, where what it would write by has grown too old meanwhile.
+    async fn write_in_turn(
+        &self,
+        case: &mut Case<'a>,
+        decision: Decision,
+    ) -> Result<Step, Failure> {
+        if case.turn.is_none() {
+            // An instance that is bare because of us waits for nobody.
+            case.turn = match &case.detached {
+                Some(_) => Some(self.pace.urgent_turn()),
+                None => Some(self.pace.turn(case.stop_at).await.ok_or(Failure::OutOfTime)?),
+            };
+            if case.looked_at.elapsed() > FACTS_GOOD_FOR {
+                return Ok(Step::LookTogether);
+            }
+        }
+        let turn = case.turn.take();
+        case.throttled = false;
+        let step = match decision {
+            Decision::Associate(to) => self.associate(case, &to).await,
+            Decision::Replace { from, to, why } => self.replace(case, &from, &to, why).await,
+            Decision::Swap { from, to, .. } => self.swap(case, &from, &to).await,
+            Decision::Remove(from) => self.remove(case, &from).await,
+            Decision::Leave(_)
+            | Decision::Wait(_)
+            | Decision::Keep(_)
+            | Decision::KeepBare
+            | Decision::LookUp(_)
+            | Decision::Confirm => Ok(Step::Done(Outcome::Left)),
+        };
+        if let Some(turn) = turn {
+            turn.end(if case.throttled { Verdict::Throttled } else { Verdict::Taken });
+        }
+        step
+    }
+
+    async fn associate(&self, case: &mut Case<'_>, to: &Profile) -> Result<Step, Failure> {
         if let Err(error) = self.cloud.associate(&case.job.instance.id, &to.arn.to_string()).await {
             return self.after_a_failed_write(case, error, Some(to));
         }
@@ -204,7 +298,7 @@ impl<C: Cloud> Reconciler<'_, C> {
 
     async fn replace(
         &self,
-        case: &mut Case,
+        case: &mut Case<'_>,
         from: &Association,
         to: &Profile,
         why: Different,
@@ -227,7 +321,7 @@ impl<C: Cloud> Reconciler<'_, C> {
         }
     }
 
-    async fn remove(&self, case: &mut Case, from: &Association) -> Result<Step, Failure> {
+    async fn remove(&self, case: &mut Case<'_>, from: &Association) -> Result<Step, Failure> {
         match self.cloud.disassociate(&from.id).await {
             Ok(()) => {
                 case.detached = None;
@@ -241,7 +335,7 @@ impl<C: Cloud> Reconciler<'_, C> {
     /// lost: it is noted before the first call goes out.
     async fn swap(
         &self,
-        case: &mut Case,
+        case: &mut Case<'_>,
         from: &Association,
         to: &Profile,
     ) -> Result<Step, Failure> {
@@ -261,7 +355,7 @@ impl<C: Cloud> Reconciler<'_, C> {
 
     fn after_a_failed_write(
         &self,
-        case: &mut Case,
+        case: &mut Case<'_>,
         error: CloudError,
         to: Option<&Profile>,
     ) -> Result<Step, Failure> {
@@ -278,16 +372,18 @@ impl<C: Cloud> Reconciler<'_, C> {
                 }
                 Err(Failure::ProfileUnknownToEc2(error))
             }
-            ErrorKind::Throttled | ErrorKind::Denied(_) | ErrorKind::Rejected => {
-                Err(Failure::Cloud(error))
+            ErrorKind::Throttled => {
+                case.throttled = true;
+                case.look_after_a_throttle().ok_or(Failure::Cloud(error))
             }
+            ErrorKind::Denied(_) | ErrorKind::Rejected => Err(Failure::Cloud(error)),
         }
     }
 
     /// Puts back what a swap detached and nothing took the place of.
     async fn make_good(
         &self,
-        case: &Case,
+        case: &Case<'_>,
         detached: String,
         result: Result<Outcome, Failure>,
     ) -> Result<Outcome, Failure> {
@@ -296,6 +392,7 @@ impl<C: Cloud> Reconciler<'_, C> {
             let cause = swap.err().map(Box::new);
             Err(Failure::LeftBare { detached: detached.clone(), cause, undoing })
         };
+        let _turn = self.pace.urgent_turn();
         match timeout_at(self.deadline, self.cloud.associate(id, &detached)).await {
             Ok(Ok(())) => result.map_err(|cause| Failure::SwapUndone {
                 restored: detached,
@@ -314,7 +411,7 @@ impl<C: Cloud> Reconciler<'_, C> {
     }
 
     /// Decides, and asks IAM for the profile or EC2 for the tags where the decision needs it.
-    async fn decide(&self, case: &mut Case) -> Result<Decision, Failure> {
+    async fn decide(&self, case: &mut Case<'_>) -> Result<Decision, Failure> {
         let Some(mut facts) = case.facts.clone() else {
             return Ok(decide_unseen(case.job.patience));
         };
@@ -331,7 +428,11 @@ impl<C: Cloud> Reconciler<'_, C> {
         self.decide_by(&facts, case).await
     }
 
-    async fn decide_by(&self, facts: &InstanceFacts, case: &mut Case) -> Result<Decision, Failure> {
+    async fn decide_by(
+        &self,
+        facts: &InstanceFacts,
+        case: &mut Case<'_>,
+    ) -> Result<Decision, Failure> {
         // EC2 knows better than an event whose the instance is.
         let account = facts.instance.account.as_ref().or(case.job.instance.account.as_ref());
         let region = &case.job.instance.region;
@@ -420,7 +521,7 @@ impl<C: Cloud> Reconciler<'_, C> {
 
     fn report(
         &self,
-        case: Case,
+        case: Case<'_>,
         result: Result<Outcome, Failure>,
         duration: Duration,
     ) -> InstanceReport {
@@ -443,20 +544,26 @@ impl<C: Cloud> Reconciler<'_, C> {
     }
 }
 
-impl Case {
-    fn new(job: Job) -> Self {
+impl Case<'_> {
+    fn new(job: Job, stop_at: Instant) -> Self {
         let looks = Looks {
             after_a_move: LOOKS_AFTER_A_MOVE,
             after_a_lost_write: LOOKS_AFTER_A_LOST_WRITE,
             behind_an_event: LOOKS_BEHIND_AN_EVENT,
+            after_a_throttle: LOOKS_AFTER_A_THROTTLE,
         };
+        let now = Instant::now();
         Self {
             job,
+            stop_at,
             facts: None,
+            looked_at: now,
             requirement: None,
             decision: None,
-            started: Instant::now(),
+            started: now,
+            turn: None,
             tried: false,
+            throttled: false,
             tried_recreated: false,
             detached: None,
             looks,
@@ -475,6 +582,12 @@ impl Case {
 
     fn look_after_a_lost_write(&mut self) -> Option<Step> {
         look_again(&mut self.looks.after_a_lost_write, LOOKS_AFTER_A_LOST_WRITE, PAUSE_AFTER_A_MOVE)
+    }
+
+    /// The turn is what is waited for; but a case that is bare because of us waits for none, so it pauses.
+    fn look_after_a_throttle(&mut self) -> Option<Step> {
+        let first_pause = if self.detached.is_some() { PAUSE_AFTER_A_MOVE } else { Duration::ZERO };
+        look_again(&mut self.looks.after_a_throttle, LOOKS_AFTER_A_THROTTLE, first_pause)
     }
 
     fn look_behind_the_event(&mut self) -> Option<Step> {

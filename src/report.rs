@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::backoff::WaitsFor;
 use crate::cloud::{CloudError, ErrorKind};
 use crate::decide::{Decision, Leave, Patience};
 use crate::model::{AccountId, Illegal, InstanceFacts, InstanceRef, ProfileRef, Tags};
@@ -181,25 +182,38 @@ impl Failure {
     /// What becomes of the message.
     #[must_use]
     pub fn disposition(&self, patience: Patience) -> Disposition {
+        match self.waits_for(patience) {
+            WaitsFor::Turn
+            | WaitsFor::Rate
+            | WaitsFor::Repair
+            | WaitsFor::Creation
+            | WaitsFor::Calm => Disposition::ComeAgain,
+            WaitsFor::Right | WaitsFor::Nothing => Disposition::GiveUp,
+        }
+    }
+}
+
+impl Failure {
+    /// What the message waits for until it is worth another try.
+    #[must_use]
+    pub fn waits_for(&self, patience: Patience) -> WaitsFor {
         match self {
             Self::Cloud(error) => match error.kind {
-                ErrorKind::Throttled
-                | ErrorKind::Transient
-                | ErrorKind::Conflict
-                | ErrorKind::InstanceNotFound
-                | ErrorKind::ProfileNotFound => Disposition::ComeAgain,
-                ErrorKind::Denied(_) | ErrorKind::Rejected => Disposition::GiveUp,
+                ErrorKind::Throttled => WaitsFor::Rate,
+                ErrorKind::Transient | ErrorKind::Conflict => WaitsFor::Calm,
+                ErrorKind::InstanceNotFound | ErrorKind::ProfileNotFound => WaitsFor::Creation,
+                ErrorKind::Denied(_) => WaitsFor::Right,
+                ErrorKind::Rejected => WaitsFor::Nothing,
             },
             Self::ProfileUnknown(_) | Self::ProfileUnknownToEc2(_) => match patience {
-                Patience::Fresh => Disposition::ComeAgain,
-                Patience::Exhausted => Disposition::GiveUp,
+                Patience::Fresh => WaitsFor::Creation,
+                Patience::Exhausted => WaitsFor::Nothing,
             },
-            Self::SwapUndone { cause, .. } => cause.disposition(patience),
-            // Another look finds the instance bare and associates what is required: the message must live.
-            Self::LeftBare { .. }
-            | Self::InstanceUnseen
-            | Self::KeepsMoving(_)
-            | Self::OutOfTime => Disposition::ComeAgain,
+            Self::InstanceUnseen => WaitsFor::Creation,
+            Self::KeepsMoving(_) => WaitsFor::Calm,
+            Self::SwapUndone { cause, .. } => cause.waits_for(patience),
+            Self::LeftBare { .. } => WaitsFor::Repair,
+            Self::OutOfTime => WaitsFor::Turn,
         }
     }
 }

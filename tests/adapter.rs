@@ -9,12 +9,14 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::time::Duration;
 
-use auto_instance_profile::cloud::aws::AwsCloud;
+use auto_instance_profile::aws::Aws;
+use auto_instance_profile::aws::cloud::AwsCloud;
 use auto_instance_profile::cloud::{Cloud, CloudError, ErrorKind, Operation};
 use auto_instance_profile::model::{
     Association, AssociationId, AssociationState, Instance, InstanceId, InstanceState, Keeper,
-    ProfileName,
+    ProfileName, QueueArn,
 };
+use auto_instance_profile::queue::{DeadLetter, Hidden, QueueError, Queues};
 use auto_instance_profile::report::chain;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
@@ -34,6 +36,7 @@ use aws_smithy_http_client::test_util::{NeverClient, ReplayEvent, StaticReplayCl
 use aws_smithy_mocks::{MockResponseInterceptor, Rule, create_mock_http_client, mock};
 use aws_smithy_types::DateTime;
 use aws_smithy_types::body::SdkBody;
+use serde_json::{Value, json};
 
 const ID: &str = "i-0123456789abcdef0";
 const OTHER_ID: &str = "i-0fedcba9876543210";
@@ -336,7 +339,7 @@ const ANSWERS: &[Answer] = &[
         "Request limit exceeded.",
         "Throttled",
         "AssociateIamInstanceProfile was throttled (RequestLimitExceeded)",
-        3,
+        1,
     ),
     answers(
         Operation::ReplaceIamInstanceProfileAssociation,
@@ -345,7 +348,7 @@ const ANSWERS: &[Answer] = &[
         "Rate exceeded for this account",
         "Throttled",
         "ReplaceIamInstanceProfileAssociation was throttled (EC2ThrottledException)",
-        3,
+        1,
     ),
     answers(
         Operation::GetInstanceProfile,
@@ -399,7 +402,34 @@ const ANSWERS: &[Answer] = &[
         "Request limit exceeded.",
         "Throttled",
         "DisassociateIamInstanceProfile was throttled (RequestLimitExceeded)",
+        1,
+    ),
+    answers(
+        Operation::AssociateIamInstanceProfile,
+        500,
+        "InternalError",
+        "An internal error has occurred",
+        "Transient",
+        "AssociateIamInstanceProfile did not get through (InternalError)",
         3,
+    ),
+    answers(
+        Operation::AssociateIamInstanceProfile,
+        400,
+        "ThrottlingException",
+        "Rate exceeded",
+        "Throttled",
+        "AssociateIamInstanceProfile was throttled (ThrottlingException)",
+        1,
+    ),
+    answers(
+        Operation::ReplaceIamInstanceProfileAssociation,
+        500,
+        "InternalError",
+        "An internal error has occurred",
+        "Transient",
+        "ReplaceIamInstanceProfileAssociation did not get through (InternalError)",
+        1,
     ),
     answers(
         Operation::DisassociateIamInstanceProfile,
@@ -451,14 +481,48 @@ async fn a_profile_that_iam_does_not_know_is_no_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_is_throttled_once_is_tried_again() {
-    let rule = mock!(aws_sdk_ec2::Client::associate_iam_instance_profile)
+async fn a_read_that_is_throttled_once_is_tried_again() {
+    let nothing = "<DescribeInstancesResponse><reservationSet/></DescribeInstancesResponse>";
+    let rule = mock!(aws_sdk_ec2::Client::describe_instances)
         .sequence()
         .http_status(503, Some(ec2_error("RequestLimitExceeded", "Request limit exceeded.")))
-        .http_status(200, Some(association_answer("AssociateIamInstanceProfile", "associating")))
+        .http_status(200, Some(nothing.to_owned()))
+        .build();
+    assert_eq!(mocked(&rule).instances(&ids(&[ID])).await.unwrap(), []);
+    assert_eq!(rule.num_calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_is_throttled_is_not_tried_again_and_one_that_did_not_get_through_is() {
+    let associated = association_answer("AssociateIamInstanceProfile", "associating");
+    let throttled = ec2_error("RequestLimitExceeded", "Request limit exceeded.");
+    let failed = ec2_error("InternalError", "An internal error has occurred");
+
+    let rule = mock!(aws_sdk_ec2::Client::associate_iam_instance_profile)
+        .sequence()
+        .http_status(503, Some(throttled.clone()))
+        .http_status(200, Some(associated.clone()))
+        .build();
+    let error = mocked(&rule).associate(&id(ID), ARN).await.unwrap_err();
+    assert_eq!((error.kind, rule.num_calls()), (ErrorKind::Throttled, 1));
+
+    let rule = mock!(aws_sdk_ec2::Client::associate_iam_instance_profile)
+        .sequence()
+        .http_status(500, Some(failed.clone()))
+        .http_status(200, Some(associated.clone()))
         .build();
     mocked(&rule).associate(&id(ID), ARN).await.unwrap();
     assert_eq!(rule.num_calls(), 2);
+
+    // A second try that is throttled is the last one.
+    let rule = mock!(aws_sdk_ec2::Client::associate_iam_instance_profile)
+        .sequence()
+        .http_status(500, Some(failed))
+        .http_status(503, Some(throttled))
+        .http_status(200, Some(associated))
+        .build();
+    let error = mocked(&rule).associate(&id(ID), ARN).await.unwrap_err();
+    assert_eq!((error.kind, rule.num_calls()), (ErrorKind::Throttled, 2));
 }
 
 // ---- Where there is no answer ---------------------------------------------------------------------------------------
@@ -848,6 +912,249 @@ async fn a_profile_whose_arn_cannot_be_read_is_no_profile_to_attach() {
     assert!(chain(&error).contains("instance-profile/PATH/NAME"), "{}", chain(&error));
 }
 
+// ---- SQS ------------------------------------------------------------------------------------------------------------
+
+const QUEUE: &str = "arn:aws:sqs:us-east-1:123456789012:events";
+const QUEUE_URL: &str = "https://sqs.us-east-1.amazonaws.com/123456789012/events";
+const DEAD_LETTER_QUEUE: &str = "https://sqs.us-east-1.amazonaws.com/123456789012/dead-letters";
+
+#[tokio::test(start_paused = true)]
+async fn messages_are_hidden_ten_a_call_and_each_has_its_own_answer() {
+    let failed = |id: &str, code: &str| json!({ "Id": id, "SenderFault": true, "Code": code, "Message": format!("{code} it is.") });
+    let successful: Vec<Value> =
+        [0, 2, 3, 4, 5, 6, 7, 8].map(|id| json!({ "Id": id.to_string() })).into();
+    let first = json!({
+        "Successful": successful,
+        "Failed": [failed("9", "MessageNotInflight"), failed("1", "ReceiptHandleIsInvalid")],
+    });
+    let second = json!({ "Successful": [{ "Id": "1" }], "Failed": [failed("0", "InternalError")] });
+    let (network, aws) = queues_answering([(200, first), (200, second)]);
+    let receipts: Vec<String> = (0..12).map(|number| format!("handle-{number}")).collect();
+    let times = [
+        // Whole seconds, and never less than was asked for.
+        (Duration::ZERO, 0),
+        (Duration::from_millis(1), 1),
+        (Duration::from_millis(5200), 6),
+        // No longer than SQS takes.
+        (Duration::from_hours(13), 43_200),
+    ];
+    let hidden: Vec<_> = receipts
+        .iter()
+        .zip(times.iter().cycle())
+        .map(|(receipt, (for_time, _))| Hidden { receipt, for_time: *for_time })
+        .collect();
+    let results = aws.hide(&queue(QUEUE), &hidden).await;
+    assert_eq!(
+        codes(&results),
+        [
+            (1, "ReceiptHandleIsInvalid".to_owned()),
+            (9, "MessageNotInflight".to_owned()),
+            (10, "InternalError".to_owned())
+        ]
+    );
+    assert_eq!(results.len(), 12);
+    assert_eq!(
+        chain(results[1].as_ref().unwrap_err()),
+        "ChangeMessageVisibility failed (ReceiptHandleIsInvalid): ReceiptHandleIsInvalid it is."
+    );
+    let entry = |id: usize, index: usize| {
+        json!({
+            "Id": id.to_string(), "ReceiptHandle": receipts[index],
+            "VisibilityTimeout": times[index % times.len()].1,
+        })
+    };
+    let call = |entries: Vec<Value>| json!({ "QueueUrl": QUEUE_URL, "Entries": entries });
+    assert_eq!(
+        asked(&network, "ChangeMessageVisibilityBatch"),
+        [
+            call((0..10).map(|index| entry(index, index)).collect()),
+            call((0..2).map(|index| entry(index, 10 + index)).collect()),
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_is_named_by_the_endpoint_of_its_own_region_and_by_its_account() {
+    for (arn, endpoint, url) in [
+        (QUEUE, None, QUEUE_URL),
+        (
+            "arn:aws:sqs:eu-west-1:111122223333:of-others_1.fifo",
+            None,
+            "https://sqs.eu-west-1.amazonaws.com/111122223333/of-others_1.fifo",
+        ),
+        (
+            "arn:aws-cn:sqs:cn-north-1:123456789012:events",
+            None,
+            "https://sqs.cn-north-1.amazonaws.com.cn/123456789012/events",
+        ),
+        (
+            "arn:aws-us-gov:sqs:us-gov-west-1:123456789012:events",
+            None,
+            "https://sqs.us-gov-west-1.amazonaws.com/123456789012/events",
+        ),
+        (QUEUE, Some("http://127.0.0.1:4566"), "http://127.0.0.1:4566/123456789012/events"),
+        (QUEUE, Some("http://127.0.0.1:4566/"), "http://127.0.0.1:4566/123456789012/events"),
+    ] {
+        let done = json!({ "Successful": [{ "Id": "0" }], "Failed": [] });
+        let network = network_answering([(200, done.to_string())]);
+        let mut sdk = sdk_over(network.clone()).into_builder();
+        sdk.set_endpoint_url(endpoint.map(str::to_owned));
+        let hidden = Hidden { receipt: "handle", for_time: Duration::from_secs(5) };
+        let results = Aws::with(sdk.build()).hide(&queue(arn), &[hidden]).await;
+        assert_eq!(codes(&results), [], "{arn}");
+        let [body] = &asked(&network, "ChangeMessageVisibilityBatch")[..] else { panic!("one") };
+        assert_eq!(body["QueueUrl"], url);
+        let request = network.actual_requests().next().unwrap();
+        let host: Vec<_> = url.split('/').take(3).collect();
+        assert_eq!(request.uri().trim_end_matches('/'), host.join("/"), "{arn}");
+        let region = arn.split(':').nth(3).unwrap();
+        let signature = request.headers().get("authorization").unwrap();
+        assert!(signature.contains(&format!("/{region}/sqs/aws4_request")), "{signature}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_letter_is_the_body_as_it_came_with_the_reason_beside_it() {
+    let sent = json!({ "Successful": [{ "Id": "0", "MessageId": "m", "MD5OfMessageBody": "d" }], "Failed": [] });
+    let lost = json!({
+        "Successful": [],
+        "Failed": [{ "Id": "0", "SenderFault": false, "Code": "InternalError" }],
+    });
+    let (network, aws) = queues_answering([(200, sent.clone()), (200, lost), (200, sent)]);
+    let long = format!("\u{0}\u{1b}[31m{}\u{fffe}", "é".repeat(5000));
+    let letters = [
+        ("{\"a\": \"\u{1F980}\"}\r\n", "m-1", "MalformedEvent", "missing field `detail`"),
+        ("two", "m-2", "Denied", "a\ttab and a\nline"),
+        ("three", "m-3", "Rejected", long.as_str()),
+    ]
+    .map(|(body, message_id, error_type, error)| DeadLetter {
+        body,
+        message_id,
+        error_type,
+        error,
+    });
+    let results = aws.give_up(DEAD_LETTER_QUEUE, &letters).await;
+    assert_eq!(codes(&results), [(1, "InternalError".to_owned())]);
+    assert_eq!(results.len(), 3);
+    assert_eq!(
+        chain(results[1].as_ref().unwrap_err()),
+        "SendMessage failed (InternalError): SQS sent no message"
+    );
+    let calls = asked(&network, "SendMessageBatch");
+    let text = |value: &str| json!({ "DataType": "String", "StringValue": value });
+    let cut = format!("[31m{}", "é".repeat(3994));
+    for ((letter, call), error) in
+        letters.iter().zip(&calls).zip(["missing field `detail`", "a\ttab and a\nline", &cut])
+    {
+        let entry = json!({
+            "Id": "0",
+            "MessageBody": letter.body,
+            "MessageAttributes": {
+                "ErrorType": text(letter.error_type),
+                "Error": text(error),
+                "MessageId": text(letter.message_id),
+            },
+        });
+        assert_eq!(*call, json!({ "QueueUrl": DEAD_LETTER_QUEUE, "Entries": [entry] }));
+    }
+    assert_eq!(calls.len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_to_a_queue_that_fails_has_failed_for_each_of_its_messages() {
+    for (status, kind, code, tries) in [
+        (400, "QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue", 1),
+        (403, "AccessDeniedException", "AccessDenied", 1),
+        (403, "RequestThrottled", "RequestThrottled", 3),
+        (500, "InternalFailure", "InternalFailure", 3),
+    ] {
+        let answer = json!({ "__type": format!("com.amazonaws.sqs#{kind}"), "message": "No." });
+        let answers = vec![(status, answer.to_string()); 3];
+        let network = network_with_header(answers, Some(&format!("{code};Sender")));
+        let aws = Aws::with(sdk_over(network.clone()));
+        let hidden = Hidden { receipt: "handle", for_time: Duration::from_secs(5) };
+        let results = aws.hide(&queue(QUEUE), &[hidden, hidden]).await;
+        assert_eq!(codes(&results), [(0, code.to_owned()), (1, code.to_owned())]);
+        let expected = format!("ChangeMessageVisibility failed ({code}): No.");
+        assert_eq!(chain(results[1].as_ref().unwrap_err()), expected);
+        assert_eq!(network.actual_requests().count(), tries, "{kind}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_a_queue_that_cannot_be_read_has_failed_for_each_of_its_messages() {
+    for body in ["null", "[]", "<html>welcome", "", "{}", r#"{"Failed":[]}"#] {
+        let network = network_answering([(200, body.to_owned())]);
+        let aws = Aws::with(sdk_over(network));
+        let letter = DeadLetter { body: "b", message_id: "m", error_type: "t", error: "e" };
+        let results = aws.give_up(DEAD_LETTER_QUEUE, &[letter]).await;
+        assert!(results[0].is_err(), "{body:?} says nothing about the message");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_never_answers_is_not_waited_for() {
+    let network = NeverClient::new();
+    let aws = Aws::with(sdk_over(network.clone()));
+    let began = tokio::time::Instant::now();
+    let hidden = Hidden { receipt: "handle", for_time: Duration::from_secs(5) };
+    let results = aws.hide(&queue(QUEUE), &[hidden; 25]).await;
+    assert!(results.len() == 25 && results.iter().all(Result::is_err), "{results:?}");
+    assert!(chain(results[24].as_ref().unwrap_err()).contains("timeout"));
+    let letter = DeadLetter { body: "b", message_id: "m", error_type: "t", error: "e" };
+    let results = aws.give_up(DEAD_LETTER_QUEUE, &[letter.clone(), letter]).await;
+    assert!(results.len() == 2 && results.iter().all(Result::is_err), "{results:?}");
+    // Calls go out at once, and each is tried again.
+    assert!(network.num_calls() >= 2 * (3 + 2), "{}", network.num_calls());
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_to_hide_or_to_give_up_is_no_request() {
+    let (network, aws) = queues_answering([]);
+    assert!(aws.hide(&queue(QUEUE), &[]).await.is_empty());
+    assert!(aws.give_up(DEAD_LETTER_QUEUE, &[]).await.is_empty());
+    assert_eq!(network.actual_requests().count(), 0);
+    // Nor is there one where the function does not know its Region.
+    let mut sdk = sdk_over(network.clone()).into_builder();
+    sdk.set_region(None);
+    let letter = DeadLetter { body: "b", message_id: "m", error_type: "t", error: "e" };
+    let results = Aws::with(sdk.build()).give_up(DEAD_LETTER_QUEUE, &[letter]).await;
+    let [Err(error)] = &results[..] else { panic!("{results:?}") };
+    assert_eq!(chain(error), "SendMessage failed: AWS_REGION is not set");
+    assert_eq!(network.actual_requests().count(), 0);
+}
+
+/// Queues that are given these answers in turn, and the network that keeps what it was asked.
+fn queues_answering<const N: usize>(answers: [(u16, Value); N]) -> (StaticReplayClient, Aws) {
+    let network = network_answering(answers.map(|(status, body)| (status, body.to_string())));
+    (network.clone(), Aws::with(sdk_over(network)))
+}
+
+/// What was asked of SQS, in its own protocol.
+fn asked(network: &StaticReplayClient, action: &str) -> Vec<Value> {
+    let bodies = network.actual_requests().map(|request| {
+        assert_eq!(request.method(), "POST");
+        let header = |name: &str| request.headers().get(name).unwrap().to_owned();
+        assert_eq!(header("content-type"), "application/x-amz-json-1.0");
+        assert_eq!(header("x-amz-target"), format!("AmazonSQS.{action}"));
+        serde_json::from_slice(request.body().bytes().unwrap()).unwrap()
+    });
+    bodies.collect()
+}
+
+/// The places of the messages that a call failed for, and why.
+fn codes(results: &[Result<(), QueueError>]) -> Vec<(usize, String)> {
+    let failed = results.iter().enumerate().filter_map(|(place, result)| {
+        result.as_ref().err().map(|error| (place, error.code.clone().unwrap_or_default()))
+    });
+    failed.collect()
+}
+
+fn queue(arn: &str) -> QueueArn {
+    QueueArn::parse(arn).unwrap()
+}
+
 // ---- Helpers ---------------------------------------------------------------------------------------------------------
 
 impl Answer {
@@ -944,18 +1251,26 @@ fn mocked(rule: &Rule) -> AwsCloud {
 
 /// A cloud that is given these answers in turn, and the network that keeps what it was asked.
 fn replaying<const N: usize>(answers: [(u16, String); N]) -> (AwsCloud, StaticReplayClient) {
-    let network = StaticReplayClient::new(
-        answers
-            .into_iter()
-            .map(|(status, body)| {
-                let request = http::Request::builder().body(SdkBody::empty()).unwrap();
-                let response =
-                    http::Response::builder().status(status).body(SdkBody::from(body)).unwrap();
-                ReplayEvent::new(request, response)
-            })
-            .collect(),
-    );
+    let network = network_answering(answers);
     (cloud_over(&sdk_over(network.clone())), network)
+}
+
+/// A network that gives these answers in turn.
+fn network_answering<const N: usize>(answers: [(u16, String); N]) -> StaticReplayClient {
+    network_with_header(answers.into(), None)
+}
+
+/// As [`network_answering`], with the error's code in the header that SQS has for it.
+fn network_with_header(answers: Vec<(u16, String)>, code: Option<&str>) -> StaticReplayClient {
+    let events = answers.into_iter().map(|(status, body)| {
+        let request = http::Request::builder().body(SdkBody::empty()).unwrap();
+        let mut response = http::Response::builder().status(status);
+        if let Some(code) = code {
+            response = response.header("x-amzn-query-error", code);
+        }
+        ReplayEvent::new(request, response.body(SdkBody::from(body)).unwrap())
+    });
+    StaticReplayClient::new(events.collect())
 }
 
 /// The parameters of each request that went out.

@@ -1,27 +1,83 @@
 //! The world as a `Cloud`: no network, virtual time, errors classified by the shipped code.
 
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use auto_instance_profile::cloud::codes::classify;
-use auto_instance_profile::cloud::{Cloud, CloudError, Clouds, ErrorKind, Operation};
+use auto_instance_profile::cloud::{Cloud, CloudError, Clouds, ErrorKind, Operation, Service};
 use auto_instance_profile::model::{
     AccountId, Association, AssociationId, AssociationState, Instance, InstanceId, InstanceState,
-    Keeper, Platform, Profile, ProfileArn, ProfileId, ProfileName, Region, Role, Tags,
+    Keeper, Platform, Profile, ProfileArn, ProfileId, ProfileName, QueueArn, Region, Role, Tags,
 };
+use auto_instance_profile::queue::{DeadLetter, Hidden, QueueError, Queues};
 
 use super::world::{self, ACCOUNT, AwsError, World};
 
 /// A handle on a world; clones share it.
 #[derive(Clone)]
-pub struct FakeCloud(Arc<Mutex<World>>);
+pub struct FakeCloud {
+    world: Arc<Mutex<World>>,
+    queues: Arc<Mutex<FakeQueues>>,
+}
+
+/// What was asked of the queues.
+#[derive(Debug, Default)]
+pub struct FakeQueues {
+    /// By receipt handle, in the order of the calls.
+    pub hidden: Vec<(String, Duration)>,
+    /// Message id, error type and error.
+    pub dead_letters: Vec<(String, String, String)>,
+    /// Whether every call fails.
+    pub fail: bool,
+}
 
 impl FakeCloud {
     pub fn of(world: World) -> Self {
-        Self(Arc::new(Mutex::new(world)))
+        Self { world: Arc::new(Mutex::new(world)), queues: Arc::default() }
     }
 
     pub fn world(&self) -> MutexGuard<'_, World> {
-        self.0.lock().unwrap()
+        self.world.lock().unwrap()
+    }
+
+    pub fn queues(&self) -> MutexGuard<'_, FakeQueues> {
+        self.queues.lock().unwrap()
+    }
+}
+
+impl Queues for FakeCloud {
+    async fn hide(
+        &self,
+        _queue: &QueueArn,
+        messages: &[Hidden<'_>],
+    ) -> Vec<Result<(), QueueError>> {
+        network().await;
+        let mut queues = self.queues();
+        if queues.fail {
+            let error = QueueError::new("ChangeMessageVisibility", None, "planned by the test");
+            return vec![Err(error); messages.len()];
+        }
+        let hidden = messages.iter().map(|message| (message.receipt.to_owned(), message.for_time));
+        queues.hidden.extend(hidden);
+        vec![Ok(()); messages.len()]
+    }
+
+    async fn give_up(
+        &self,
+        _dead_letter_queue: &str,
+        letters: &[DeadLetter<'_>],
+    ) -> Vec<Result<(), QueueError>> {
+        network().await;
+        let mut queues = self.queues();
+        if queues.fail {
+            let error = QueueError::new("SendMessage", None, "planned by the test");
+            return vec![Err(error); letters.len()];
+        }
+        queues.dead_letters.extend(letters.iter().map(|letter| {
+            let texts = [letter.message_id, letter.error_type, letter.error].map(str::to_owned);
+            texts.into()
+        }));
+        vec![Ok(()); letters.len()]
     }
 }
 
@@ -30,6 +86,11 @@ impl Clouds for FakeCloud {
 
     fn of(&self, _region: &Region) -> Self {
         self.clone()
+    }
+
+    async fn connect(&self, _region: &Region, _to: Service) -> Result<(), CloudError> {
+        network().await;
+        Ok(())
     }
 }
 

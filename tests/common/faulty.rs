@@ -2,10 +2,11 @@
 
 use std::sync::{Arc, Mutex};
 
-use auto_instance_profile::cloud::{Cloud, CloudError, Clouds, ErrorKind, Operation};
+use auto_instance_profile::cloud::{Cloud, CloudError, Clouds, ErrorKind, Operation, Service};
 use auto_instance_profile::model::{
-    Association, AssociationId, Instance, InstanceId, Profile, ProfileName, Region, Tags,
+    Association, AssociationId, Instance, InstanceId, Profile, ProfileName, QueueArn, Region, Tags,
 };
+use auto_instance_profile::queue::{DeadLetter, Hidden, QueueError, Queues};
 
 /// What goes wrong with one call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +41,12 @@ impl<C> Faulty<C> {
         self
     }
 
+    /// The next such calls fail, as often as this.
+    #[must_use]
+    pub fn failing_times(self, operation: Operation, fault: &Fault, times: usize) -> Self {
+        (0..times).fold(self, |faulty, _| faulty.failing(operation, fault.clone()))
+    }
+
     /// The next such call works; failures planned after it come later.
     #[must_use]
     pub fn working(self, operation: Operation) -> Self {
@@ -72,11 +79,29 @@ impl<C> Faulty<C> {
     }
 }
 
-impl<C: Cloud + Clone> Clouds for Faulty<C> {
+impl<C: Cloud + Clouds + Clone> Clouds for Faulty<C> {
     type Cloud = Self;
 
     fn of(&self, _region: &Region) -> Self {
         self.clone()
+    }
+
+    async fn connect(&self, region: &Region, to: Service) -> Result<(), CloudError> {
+        self.cloud.connect(region, to).await
+    }
+}
+
+impl<C: Queues> Queues for Faulty<C> {
+    async fn hide(&self, queue: &QueueArn, messages: &[Hidden<'_>]) -> Vec<Result<(), QueueError>> {
+        self.cloud.hide(queue, messages).await
+    }
+
+    async fn give_up(
+        &self,
+        dead_letter_queue: &str,
+        letters: &[DeadLetter<'_>],
+    ) -> Vec<Result<(), QueueError>> {
+        self.cloud.give_up(dead_letter_queue, letters).await
     }
 }
 

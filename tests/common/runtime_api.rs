@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
@@ -49,6 +49,8 @@ pub struct Failure {
 pub struct Function {
     child: Child,
     invocations: mpsc::UnboundedSender<(Invocation, oneshot::Sender<Reply>)>,
+    /// Whether it has asked for an invocation yet.
+    has_asked: watch::Receiver<bool>,
     log: Log,
     server: JoinHandle<()>,
 }
@@ -97,9 +99,22 @@ impl Function {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (invocations, waiting) = mpsc::unbounded_channel();
-        let server = tokio::spawn(accept(listener, Arc::new(RuntimeApi::giving_out(waiting))));
+        let (asks, has_asked) = watch::channel(false);
+        let api = Arc::new(RuntimeApi::giving_out(waiting, asks));
+        let server = tokio::spawn(accept(listener, api));
         let (child, log) = spawn(&address, endpoint, settings);
-        Self { child, invocations, log, server }
+        Self { child, invocations, has_asked, log, server }
+    }
+
+    /// Waits for its start to be over: it asks for its first invocation.
+    pub async fn ready(&mut self) {
+        tokio::select! {
+            asked = timeout(PATIENCE, self.has_asked.wait_for(|has_asked| *has_asked)) => match asked {
+                Ok(asked) => drop(asked.unwrap()),
+                Err(late) => panic!("not ready: {late}; log: {:#?}", self.log.so_far()),
+            },
+            status = self.child.wait() => panic!("exited, {status:?}; log: {:#?}", self.log.so_far()),
+        }
     }
 
     pub async fn invoke(&mut self, payload: impl ToString) -> Reply {
@@ -189,14 +204,19 @@ impl Log {
 /// Invocations waiting to be asked for, and those under way.
 struct RuntimeApi {
     waiting: tokio::sync::Mutex<mpsc::UnboundedReceiver<(Invocation, oneshot::Sender<Reply>)>>,
+    asks: watch::Sender<bool>,
     under_way: Mutex<HashMap<String, oneshot::Sender<Reply>>>,
     given_out: AtomicU32,
 }
 
 impl RuntimeApi {
-    fn giving_out(waiting: mpsc::UnboundedReceiver<(Invocation, oneshot::Sender<Reply>)>) -> Self {
+    fn giving_out(
+        waiting: mpsc::UnboundedReceiver<(Invocation, oneshot::Sender<Reply>)>,
+        asks: watch::Sender<bool>,
+    ) -> Self {
         Self {
             waiting: tokio::sync::Mutex::new(waiting),
+            asks,
             under_way: Mutex::default(),
             given_out: AtomicU32::new(0),
         }
@@ -222,6 +242,7 @@ impl RuntimeApi {
     }
 
     async fn next(&self) -> hyper::Response<Full<Bytes>> {
+        self.asks.send_replace(true);
         let Some((invocation, answer)) = self.waiting.lock().await.recv().await else {
             return respond(410);
         };

@@ -1,11 +1,15 @@
-//! The world over HTTP: EC2's Query API and IAM's on one loopback port, told apart by their actions.
+//! The world over HTTP: EC2's Query API, IAM's, and SQS's JSON on one loopback port, told apart by what they are asked.
 //!
 //! Strict where AWS is: an unsigned request, an unknown parameter or an illegal value is refused with AWS's code, so that a
 //! call the live service would not take does not pass here either.
 
+pub mod sqs;
+mod tls;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -16,9 +20,14 @@ use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
 
+use self::sqs::{Letter, Sqs};
 use super::world::{ACCOUNT, Association, AwsError, Instance, Profile, World, Write};
 
 /// What goes wrong with one request.
@@ -36,32 +45,55 @@ pub enum Fault {
     Delays(Duration),
     /// It is never answered, and nothing is carried out.
     Hangs,
+    /// Of a batch for SQS the entries at these places fail with this code; the others are carried out.
+    FailsEntries(&'static [usize], &'static str),
 }
 
 /// A request that arrived.
 #[derive(Debug, Clone)]
 pub struct Request {
     pub action: String,
+    /// Of a Query API.
     pub parameters: BTreeMap<String, String>,
-    /// The Region it was signed for.
+    /// The Region it was signed for; nothing, where it was not signed.
     pub region: String,
+    /// The connection it came over, counted from 0.
+    pub connection: usize,
+    pub at: Instant,
 }
 
-/// EC2 and IAM over one world; they stop when this is dropped.
+/// EC2, IAM and SQS over one world; they stop when this is dropped.
 pub struct Wire {
     endpoint: String,
+    roots: Option<PathBuf>,
     shared: Arc<Shared>,
     server: JoinHandle<()>,
 }
 
 struct Shared {
     world: Mutex<World>,
+    sqs: Mutex<Sqs>,
     requests: Mutex<Vec<Request>>,
-    faults: Mutex<Vec<(&'static str, Fault, Lasts)>>,
+    /// Those of a function's start, where it is kept apart.
+    requests_at_start: Mutex<Vec<Request>>,
+    is_start: AtomicBool,
+    connections: AtomicUsize,
+    faults: Mutex<Vec<Planned>>,
+    buckets: Mutex<Vec<(&'static str, Bucket)>>,
     rows_per_page: Mutex<usize>,
     /// Rows not yet given out, by the token that asks for them.
     pages: Mutex<HashMap<String, Vec<String>>>,
     tokens: AtomicU32,
+}
+
+/// A fault, and the requests that meet it.
+struct Planned {
+    action: &'static str,
+    /// A value that one of the parameters must have.
+    about: Option<&'static str>,
+    at_start: bool,
+    lasts: Lasts,
+    fault: Fault,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,31 +102,83 @@ enum Lasts {
     Always,
 }
 
+/// The tokens that EC2 gives an account for one of its APIs.
+struct Bucket {
+    capacity: f64,
+    per_second: f64,
+    tokens: f64,
+    filled_at: Instant,
+    /// Requests that found it empty.
+    turned_away: usize,
+}
+
 impl Wire {
     pub async fn serve(world: World) -> Self {
+        Self::serve_on(world, "http", None).await
+    }
+
+    /// Over TLS, with a certificate that [`Self::roots`] vouch for.
+    pub async fn serve_tls(world: World) -> Self {
+        let (tls, roots) = tls::set_up();
+        let mut wire = Self::serve_on(world, "https", Some(tls)).await;
+        let port = wire.endpoint.rsplit(':').next().unwrap();
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("roots-{port}.pem"));
+        std::fs::write(&path, roots).unwrap();
+        wire.roots = Some(path);
+        wire
+    }
+
+    async fn serve_on(world: World, scheme: &str, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let endpoint = format!("{scheme}://{}", listener.local_addr().unwrap());
         let shared = Arc::new(Shared {
             world: Mutex::new(world),
+            sqs: Mutex::default(),
             requests: Mutex::default(),
+            requests_at_start: Mutex::default(),
+            is_start: AtomicBool::new(false),
+            connections: AtomicUsize::new(0),
             faults: Mutex::default(),
+            buckets: Mutex::default(),
             rows_per_page: Mutex::new(1000),
             pages: Mutex::default(),
             tokens: AtomicU32::new(0),
         });
-        let server = tokio::spawn(accept(listener, Arc::clone(&shared)));
-        Self { endpoint, shared, server }
+        let server = tokio::spawn(accept(listener, tls, Arc::clone(&shared)));
+        Self { endpoint, roots: None, shared, server }
     }
 
     /// The next such request meets this fault.
     pub fn once(self, action: &'static str, fault: Fault) -> Self {
-        self.shared.faults.lock().unwrap().push((action, fault, Lasts::Once));
-        self
+        self.plan(Planned { action, about: None, at_start: false, lasts: Lasts::Once, fault })
     }
 
     /// Every such request meets this fault.
     pub fn always(self, action: &'static str, fault: Fault) -> Self {
-        self.shared.faults.lock().unwrap().push((action, fault, Lasts::Always));
+        self.plan(Planned { action, about: None, at_start: false, lasts: Lasts::Always, fault })
+    }
+
+    /// Every such request with this value for one of its parameters meets this fault.
+    pub fn always_about(self, action: &'static str, value: &'static str, fault: Fault) -> Self {
+        let about = Some(value);
+        self.plan(Planned { action, about, at_start: false, lasts: Lasts::Always, fault })
+    }
+
+    /// Every such request meets this fault while a function starts.
+    pub fn at_start(self, action: &'static str, fault: Fault) -> Self {
+        self.plan(Planned { action, about: None, at_start: true, lasts: Lasts::Always, fault })
+    }
+
+    fn plan(self, planned: Planned) -> Self {
+        self.shared.faults.lock().unwrap().push(planned);
+        self
+    }
+
+    /// Such requests take tokens from a bucket that is full at first: one that finds it empty is throttled.
+    pub fn with_bucket(self, action: &'static str, capacity: f64, per_second: f64) -> Self {
+        let filled_at = Instant::now();
+        let bucket = Bucket { capacity, per_second, tokens: capacity, filled_at, turned_away: 0 };
+        self.shared.buckets.lock().unwrap().push((action, bucket));
         self
     }
 
@@ -104,8 +188,23 @@ impl Wire {
         self
     }
 
+    /// What comes from now on is a function's start, until [`Self::events_begin`]: it is kept apart, and meets no other
+    /// faults than those planned for it.
+    pub fn start_begins(&self) {
+        self.shared.is_start.store(true, Ordering::SeqCst);
+    }
+
+    pub fn events_begin(&self) {
+        self.shared.is_start.store(false, Ordering::SeqCst);
+    }
+
     pub fn endpoint(&self) -> &str {
         &self.endpoint
+    }
+
+    /// The file of root certificates, where this is TLS.
+    pub fn roots(&self) -> &str {
+        self.roots.as_deref().and_then(Path::to_str).expect("a wire with TLS")
     }
 
     pub fn world(&self) -> MutexGuard<'_, World> {
@@ -117,6 +216,16 @@ impl Wire {
         self.world().writes.clone()
     }
 
+    /// The messages that each call hid, with their times in seconds.
+    pub fn hidden(&self) -> Vec<Vec<(String, u64)>> {
+        self.shared.sqs.lock().unwrap().hidden.clone()
+    }
+
+    /// What was sent to the dead-letter queue, by call.
+    pub fn dead_letters(&self) -> Vec<Vec<Letter>> {
+        self.shared.sqs.lock().unwrap().letters.clone()
+    }
+
     /// Every request that arrived, refused ones among them.
     pub fn requests(&self) -> Vec<Request> {
         self.shared.requests.lock().unwrap().clone()
@@ -126,28 +235,60 @@ impl Wire {
     pub fn requests_of(&self, action: &str) -> Vec<Request> {
         self.requests().into_iter().filter(|request| request.action == action).collect()
     }
+
+    /// Every request that arrived while a function started.
+    pub fn requests_at_start(&self) -> Vec<Request> {
+        self.shared.requests_at_start.lock().unwrap().clone()
+    }
+
+    /// Connections that were opened.
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    /// Requests that found their action's bucket empty.
+    pub fn turned_away(&self, action: &str) -> usize {
+        let buckets = self.shared.buckets.lock().unwrap();
+        buckets.iter().find(|(of, _)| *of == action).map_or(0, |(_, bucket)| bucket.turned_away)
+    }
 }
 
 impl Drop for Wire {
     fn drop(&mut self) {
         self.server.abort();
+        if let Some(roots) = &self.roots {
+            // Whoever cleans up first.
+            let _ = std::fs::remove_file(roots);
+        }
     }
 }
 
 /// Serves connections until it is aborted; they end with it.
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     loop {
         let (stream, _) = listener.accept().await.unwrap();
-        let shared = Arc::clone(&shared);
+        let number = shared.connections.fetch_add(1, Ordering::SeqCst);
+        let (tls, shared) = (tls.clone(), Arc::clone(&shared));
         connections.spawn(async move {
-            let service = service_fn(|request| answer(&shared, request));
-            // An error here is a connection that broke, on purpose or by its other end.
-            let _ = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
+            match tls {
+                None => speak(stream, number, &shared).await,
+                Some(tls) => {
+                    if let Ok(stream) = tls.accept(stream).await {
+                        speak(stream, number, &shared).await;
+                    }
+                }
+            }
         });
     }
+}
+
+async fn speak(stream: impl AsyncRead + AsyncWrite + Unpin, number: usize, shared: &Shared) {
+    let service = service_fn(|request| answer(shared, number, request));
+    // An error here is a connection that broke, on purpose or by its other end.
+    let _ = hyper::server::conn::http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
 }
 
 /// A connection that breaks: hyper closes it when the service fails.
@@ -162,63 +303,180 @@ impl std::fmt::Display for Break {
 
 impl std::error::Error for Break {}
 
+/// Whose API a request is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Api {
+    Ec2,
+    Iam,
+    Sqs,
+}
+
+impl Api {
+    /// SQS is asked by a header, the others by a parameter.
+    fn of(action: &str, target: &str) -> Self {
+        match action {
+            _ if !target.is_empty() => Self::Sqs,
+            "GetInstanceProfile" => Self::Iam,
+            _ => Self::Ec2,
+        }
+    }
+
+    /// The name that requests are signed for.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ec2 => "ec2",
+            Self::Iam => "iam",
+            Self::Sqs => "sqs",
+        }
+    }
+
+    fn content_type(self) -> &'static str {
+        match self {
+            Self::Ec2 | Self::Iam => "application/x-www-form-urlencoded",
+            Self::Sqs => "application/x-amz-json-1.0",
+        }
+    }
+
+    fn malformed(self) -> AwsError {
+        match self {
+            Self::Ec2 | Self::Iam => {
+                let message = "The query string contains a syntax error";
+                error(400, "MalformedQueryString", message)
+            }
+            Self::Sqs => error(400, "SerializationException", "This is not JSON for SQS"),
+        }
+    }
+
+    fn unsigned(self) -> AwsError {
+        let message = "Request is missing Authentication Token";
+        match self {
+            Self::Ec2 => {
+                let message = "AWS was not able to validate the provided access credentials";
+                error(401, "AuthFailure", message)
+            }
+            Self::Iam => error(403, "MissingAuthenticationToken", message),
+            Self::Sqs => error(403, "MissingAuthenticationTokenException", message),
+        }
+    }
+
+    fn respond(self, done: Result<String, AwsError>) -> hyper::Response<Full<Bytes>> {
+        match (self, done) {
+            (Self::Ec2 | Self::Iam, Ok(body)) => respond(200, body),
+            (Self::Ec2, Err(error)) => refusal(false, &error),
+            (Self::Iam, Err(error)) => refusal(true, &error),
+            (Self::Sqs, Ok(body)) => sqs::respond(body),
+            (Self::Sqs, Err(error)) => sqs::refusal(&error),
+        }
+    }
+}
+
+/// The parameters of a Query API, and the action, which SQS has in a header.
+fn read(target: &str, body: &Bytes) -> (BTreeMap<String, String>, String) {
+    if let Some(action) = target.strip_prefix("AmazonSQS.") {
+        return (BTreeMap::new(), action.to_owned());
+    }
+    let parameters: BTreeMap<String, String> = form_urlencoded::parse(body).into_owned().collect();
+    let action = parameters.get("Action").cloned().unwrap_or_default();
+    (parameters, action)
+}
+
 async fn answer(
     shared: &Shared,
+    connection: usize,
     request: hyper::Request<Incoming>,
 ) -> Result<hyper::Response<Full<Bytes>>, Break> {
     let signature = header(&request, "authorization");
-    let is_form = header(&request, "content-type") == "application/x-www-form-urlencoded";
+    let target = header(&request, "x-amz-target");
+    let content_type = header(&request, "content-type");
     let is_post = request.method() == hyper::Method::POST && request.uri().path() == "/";
     let Ok(body) = request.into_body().collect().await else { return Err(Break) };
-    let parameters: BTreeMap<String, String> =
-        form_urlencoded::parse(&body.to_bytes()).into_owned().collect();
-    let action = parameters.get("Action").cloned().unwrap_or_default();
+    let body = body.to_bytes();
+    let (parameters, action) = read(&target, &body);
+    let api = Api::of(&action, &target);
     // Credential=KEY/DATE/REGION/SERVICE/aws4_request
     let mut scope = signature.split('/').skip(2).map(str::to_owned);
     let (region, service) = (scope.next().unwrap_or_default(), scope.next().unwrap_or_default());
-    let is_iam = action == "GetInstanceProfile";
-    let is_signed = service == if is_iam { "iam" } else { "ec2" };
-    shared.requests.lock().unwrap().push(Request {
+    let fault = shared.next_fault(&action, &parameters);
+    shared.record(Request {
         action: action.clone(),
         parameters: parameters.clone(),
         region,
+        connection,
+        at: Instant::now(),
     });
 
-    let fault = shared.next_fault(&action);
+    let mut failing: (&[usize], &str) = (&[], "");
     match &fault {
         Some(Fault::BreaksBefore) => return Err(Break),
         Some(Fault::Hangs) => std::future::pending().await,
         Some(Fault::Delays(time)) => tokio::time::sleep(*time).await,
         Some(Fault::Refuses(status, code, message)) => {
-            return Ok(refusal(is_iam, &error(*status, code, message)));
+            return Ok(api.respond(Err(error(*status, code, message))));
         }
+        Some(Fault::FailsEntries(places, code)) => failing = (*places, *code),
         Some(Fault::BreaksAfter | Fault::Garbles) | None => {}
     }
-    let done = if !is_post || !is_form {
-        Err(error(400, "MalformedQueryString", "The query string contains a syntax error"))
-    } else if is_signed {
-        shared.carry_out(&action, &parameters)
+    let done = if !is_post || content_type != api.content_type() {
+        Err(api.malformed())
+    } else if service != api.name() {
+        Err(api.unsigned())
+    } else if !shared.takes(&action) {
+        Err(error(503, "RequestLimitExceeded", "Request limit exceeded."))
+    } else if api == Api::Sqs {
+        match serde_json::from_slice::<Value>(&body) {
+            Ok(asked) => shared.sqs.lock().unwrap().carry_out(&action, &asked, failing),
+            Err(_) => Err(api.malformed()),
+        }
     } else {
-        let message = "AWS was not able to validate the provided access credentials";
-        Err(error(401, "AuthFailure", message))
+        shared.carry_out(&action, &parameters)
     };
-    match (fault, done) {
-        (Some(Fault::BreaksAfter), _) => Err(Break),
-        (Some(Fault::Garbles), _) => Ok(respond(200, "<html>welcome".to_owned())),
-        (_, Ok(body)) => Ok(respond(200, body)),
-        (_, Err(error)) => Ok(refusal(is_iam, &error)),
+    match fault {
+        Some(Fault::BreaksAfter) => Err(Break),
+        Some(Fault::Garbles) => Ok(respond(200, "<html>welcome".to_owned())),
+        _ => Ok(api.respond(done)),
     }
 }
 
 impl Shared {
-    fn next_fault(&self, action: &str) -> Option<Fault> {
+    fn record(&self, request: Request) {
+        let is_start = self.is_start.load(Ordering::SeqCst);
+        let requests = if is_start { &self.requests_at_start } else { &self.requests };
+        requests.lock().unwrap().push(request);
+    }
+
+    fn next_fault(&self, action: &str, parameters: &BTreeMap<String, String>) -> Option<Fault> {
+        let is_start = self.is_start.load(Ordering::SeqCst);
         let mut faults = self.faults.lock().unwrap();
-        let index = faults.iter().position(|(planned, _, _)| *planned == action)?;
-        let fault = faults[index].1.clone();
-        if faults[index].2 == Lasts::Once {
+        let index = faults.iter().position(|planned| {
+            let is_about = |value| parameters.values().any(|given| given == value);
+            planned.action == action
+                && planned.at_start == is_start
+                && planned.about.is_none_or(is_about)
+        })?;
+        let fault = faults[index].fault.clone();
+        if faults[index].lasts == Lasts::Once {
             faults.remove(index);
         }
         Some(fault)
+    }
+
+    /// Whether the action's bucket, where it has one, has a token.
+    fn takes(&self, action: &str) -> bool {
+        let mut buckets = self.buckets.lock().unwrap();
+        let Some((_, bucket)) = buckets.iter_mut().find(|(of, _)| *of == action) else {
+            return true;
+        };
+        let now = Instant::now();
+        let brought = (now - bucket.filled_at).as_secs_f64() * bucket.per_second;
+        bucket.tokens = (bucket.tokens + brought).min(bucket.capacity);
+        bucket.filled_at = now;
+        let takes = bucket.tokens >= 1.0;
+        if takes {
+            bucket.tokens -= 1.0;
+        } else {
+            bucket.turned_away += 1;
+        }
+        takes
     }
 
     fn carry_out(

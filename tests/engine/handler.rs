@@ -1,8 +1,11 @@
 //! Lambda's side over a modelled world: payload in, answer out.
 
+use std::time::Duration;
+
 use auto_instance_profile::cloud::{Clouds, ErrorKind, Operation};
 use auto_instance_profile::config::Config;
 use auto_instance_profile::handler::{Handler, RawPayload};
+use auto_instance_profile::queue::Queues;
 use lambda_runtime::{Context, Diagnostic, LambdaEvent};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -14,19 +17,32 @@ use crate::reconcile::ID;
 
 const OTHER: &str = "i-0fedcba9876543210";
 
-async fn invoke<C: Clouds>(clouds: C, mode: &str, payload: Value) -> Result<Value, Diagnostic> {
+fn config(mode: &str) -> Config {
     let config = Config::read(
         |name| match name {
             "ALLOWED_PROFILES" => Some("web,db,app/*".to_owned()),
-            "MODE" => Some(mode.to_owned()),
+            "MODE" => mode.split(' ').next().map(str::to_owned),
+            "DEAD_LETTER_QUEUE_URL" => (mode == WITH_DEAD_LETTERS)
+                .then(|| "https://sqs.us-east-1.amazonaws.com/123456789012/dead".to_owned()),
             "AWS_REGION" => Some("us-east-1".to_owned()),
             _ => None,
         },
         |_| unreachable!("no policy file is named"),
     );
-    let payload = RawPayload(Some(RawValue::from_string(payload.to_string()).unwrap()));
-    let event = LambdaEvent::new(payload, Context::default());
-    let answer = Handler::new(config.unwrap(), clouds).handle(event).await;
+    config.unwrap()
+}
+
+fn payload_of(payload: &Value) -> RawPayload {
+    RawPayload(Some(RawValue::from_string(payload.to_string()).unwrap()))
+}
+
+async fn invoke<A: Clouds + Queues>(
+    aws: A,
+    mode: &str,
+    payload: Value,
+) -> Result<Value, Diagnostic> {
+    let event = LambdaEvent::new(payload_of(&payload), Context::default());
+    let answer = Handler::new(config(mode), aws).handle(event).await;
     answer.map(|answer| serde_json::to_value(answer).unwrap()).map_err(Into::into)
 }
 
@@ -111,10 +127,10 @@ async fn a_direct_event_that_is_not_done_fails_with_stable_words_and_the_whole_c
 #[tokio::test(start_paused = true)]
 async fn a_person_sees_failures_as_rows() {
     let cloud = Faulty::of(FakeCloud::of(world().running(ID, Some("web"), None)))
-        .failing(Operation::AssociateIamInstanceProfile, Fault::Fails(ErrorKind::Throttled));
+        .failing(Operation::AssociateIamInstanceProfile, Fault::Fails(ErrorKind::Rejected));
     let answer = invoke(cloud, "enforce", json!({ "instance-ids": [ID] })).await.unwrap();
     let row = &answer["instances"][0];
-    assert_eq!((&row["outcome"], &row["error"]["type"]), (&json!("failed"), &json!("Throttled")));
+    assert_eq!((&row["outcome"], &row["error"]["type"]), (&json!("failed"), &json!("Rejected")));
 }
 
 #[tokio::test(start_paused = true)]
@@ -213,4 +229,223 @@ async fn a_batch_ends_with_its_unfinished_messages_when_time_runs_out() {
         batch(&[("hangs", running(ID).to_string()), ("right", running(OTHER).to_string())]);
     let answer = invoke(faulty, "enforce", payload).await.unwrap();
     assert_eq!(failures(&answer), ["hangs"]);
+}
+
+const QUEUE: &str = "arn:aws:sqs:us-east-1:123456789012:auto-instance-profile";
+
+/// A message as Lambda hands it over, received so often.
+fn message(id: &str, body: &str, receives: u32) -> Value {
+    json!({
+        "messageId": id, "body": body, "eventSource": "aws:sqs", "eventSourceARN": QUEUE,
+        "receiptHandle": format!("handle-of-{id}"),
+        "attributes": { "ApproximateReceiveCount": receives.to_string() },
+    })
+}
+
+/// The delay each message was given, in whole seconds.
+fn delays(cloud: &FakeCloud) -> Vec<(String, u64)> {
+    let hidden = cloud.queues().hidden.clone();
+    let delay = |(receipt, time): (String, Duration)| {
+        (receipt.trim_start_matches("handle-of-").to_owned(), time.as_secs())
+    };
+    hidden.into_iter().map(delay).collect()
+}
+
+const WITH_DEAD_LETTERS: &str = "enforce with a dead-letter queue";
+
+#[tokio::test(start_paused = true)]
+async fn each_message_that_is_not_done_comes_again_when_its_cause_says() {
+    let unseen = "i-00000000000000001";
+    let cloud = FakeCloud::of(
+        world()
+            .running(ID, Some("new"), None)
+            .running(OTHER, Some("web"), None)
+            .profile("new")
+            .unknown_to_ec2("new"),
+    );
+    let faulty = Faulty::of(cloud.clone())
+        .working(Operation::AssociateIamInstanceProfile)
+        .failing(Operation::AssociateIamInstanceProfile, Fault::Fails(ErrorKind::Transient));
+    let payload = json!({ "Records": [
+        message("made-seconds-ago", &running(ID).to_string(), 1),
+        message("made-a-while-ago", &running(ID).to_string(), 2),
+        message("unseen", &running(unseen).to_string(), 1),
+    ]});
+    // `new` is no allowed name: the list is web, db and app/*.
+    let answer = invoke(faulty, WITH_DEAD_LETTERS, payload).await.unwrap();
+    assert_eq!(failures(&answer), ["unseen"], "what is not allowed is done");
+    let delays = delays(&cloud);
+    assert_eq!(delays.len(), 1);
+    assert!(delays[0].0 == "unseen" && (10..=12).contains(&delays[0].1), "{delays:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_profile_made_seconds_ago_is_tried_soon_and_then_later() {
+    let delay = async |receives: u32| {
+        let cloud = FakeCloud::of(world().running(ID, Some("web"), None).unknown_to_ec2("web"));
+        let payload = json!({ "Records": [message("m", &running(ID).to_string(), receives)] });
+        let answer = invoke(cloud.clone(), WITH_DEAD_LETTERS, payload).await.unwrap();
+        assert_eq!(failures(&answer), ["m"]);
+        delays(&cloud)[0].1
+    };
+    assert!((10..=12).contains(&delay(1).await));
+    assert!((20..=25).contains(&delay(2).await));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_lacks_a_right_comes_again_slowly_and_is_then_given_up_with_the_reason() {
+    let denied = || {
+        FakeCloud::of(world().running(ID, Some("web"), None).denying(
+            Call::Associate,
+            "iam:PassRole on resource: arn:aws:iam::123456789012:role/web-role",
+        ))
+    };
+    let (first, last) = (denied(), denied());
+    let payload =
+        |receives| json!({ "Records": [message("m", &running(ID).to_string(), receives)] });
+    let answer = invoke(first.clone(), WITH_DEAD_LETTERS, payload(1)).await.unwrap();
+    assert_eq!(failures(&answer), ["m"]);
+    assert!((300..=375).contains(&delays(&first)[0].1));
+    let answer = invoke(last.clone(), WITH_DEAD_LETTERS, payload(5)).await.unwrap();
+    assert_eq!(failures(&answer), Vec::<&str>::new(), "it is safe in the dead-letter queue");
+    let letters = last.queues().dead_letters.clone();
+    let (id, error_type, error) = &letters[0];
+    assert_eq!((id.as_str(), error_type.as_str()), ("m", "Denied"));
+    assert!(error.contains(ID) && error.contains("role/web-role"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn poison_is_given_up_at_once_and_delays_nobody() {
+    let cloud = FakeCloud::of(world().running(ID, Some("web"), None));
+    let payload = json!({ "Records": [
+        message("poison", "{", 1),
+        message("good", &running(ID).to_string(), 1),
+    ]});
+    let answer = invoke(cloud.clone(), WITH_DEAD_LETTERS, payload).await.unwrap();
+    assert_eq!(failures(&answer), Vec::<&str>::new());
+    assert_eq!(cloud.queues().dead_letters[0].1, "MalformedEvent");
+    assert_eq!(cloud.world().writes.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_lost_where_the_queues_do_not_answer() {
+    let cloud = FakeCloud::of(world());
+    cloud.queues().fail = true;
+    let payload = json!({ "Records": [
+        message("poison", "{", 1),
+        message("unseen", &running(ID).to_string(), 1),
+    ]});
+    let answer = invoke(cloud, WITH_DEAD_LETTERS, payload).await.unwrap();
+    assert_eq!(failures(&answer), ["poison", "unseen"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_dead_letter_queue_poison_stays_for_the_queue_to_give_up() {
+    let cloud = FakeCloud::of(world());
+    let payload = json!({ "Records": [message("poison", "{", 1)] });
+    let answer = invoke(cloud.clone(), "enforce", payload).await.unwrap();
+    assert_eq!(failures(&answer), ["poison"]);
+    assert_eq!(delays(&cloud), [("poison".to_owned(), 20)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_of_several_parts_is_given_up_only_for_what_is_left() {
+    let mut event = tagged(ID, "InstanceProfile");
+    event["resources"].as_array_mut().unwrap().push(json!("junk"));
+    let payload = |receives| json!({ "Records": [message("mixed", &event.to_string(), receives)] });
+    // The instance is not there yet: the junk waits for it.
+    let cloud = FakeCloud::of(world());
+    let answer = invoke(cloud.clone(), WITH_DEAD_LETTERS, payload(1)).await.unwrap();
+    assert_eq!(failures(&answer), ["mixed"]);
+    assert_eq!(cloud.queues().dead_letters, []);
+    let cloud = FakeCloud::of(world().running(ID, Some("web"), None));
+    let answer = invoke(cloud.clone(), WITH_DEAD_LETTERS, payload(2)).await.unwrap();
+    assert_eq!(failures(&answer), Vec::<&str>::new());
+    assert_eq!(cloud.queues().dead_letters[0].1, "MalformedEvent");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_takes_its_time_keeps_its_messages_hidden() {
+    let cloud = FakeCloud::of(world().running(ID, Some("web"), None));
+    let faulty =
+        Faulty::of(cloud.clone()).failing(Operation::AssociateIamInstanceProfile, Fault::Hangs);
+    let payload = json!({ "Records": [message("hangs", &running(ID).to_string(), 1)] });
+    let answer = invoke(faulty, WITH_DEAD_LETTERS, payload).await.unwrap();
+    assert_eq!(failures(&answer), ["hangs"]);
+    let delays = delays(&cloud);
+    let (last, leases) = delays.split_last().unwrap();
+    assert!(leases.len() >= 2 && leases.iter().all(|(_, lease)| *lease == 20), "{delays:?}");
+    assert!((1..=2).contains(&last.1), "crowded out, so it comes again soon: {delays:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quick_event_asks_the_queue_for_nothing() {
+    let cloud = FakeCloud::of(world().running(ID, Some("web"), None));
+    let payload = json!({ "Records": [message("m", &running(ID).to_string(), 1)] });
+    invoke(cloud.clone(), WITH_DEAD_LETTERS, payload).await.unwrap();
+    assert_eq!(delays(&cloud), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn patience_lasts_three_receives_and_three_minutes() {
+    #[expect(clippy::disallowed_methods, reason = "SQS's times are wall-clock times")]
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let received = async |receives: u32, seconds_ago: u64| {
+        let mut message = message("m", &running(ID).to_string(), receives);
+        let sent = now.saturating_sub(Duration::from_secs(seconds_ago));
+        message["attributes"]["SentTimestamp"] = json!(sent.as_millis().to_string());
+        let cloud = FakeCloud::of(world());
+        let answer = invoke(cloud, WITH_DEAD_LETTERS, json!({ "Records": [message] })).await;
+        failures(&answer.unwrap()).len()
+    };
+    assert_eq!(received(3, 60).await, 1, "young, so it may come to be seen");
+    assert_eq!(received(2, 600).await, 1, "seldom looked for");
+    assert_eq!(received(3, 600).await, 0, "gone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_start_fetches_the_profiles_that_are_named_without_a_wildcard() {
+    let cloud = FakeCloud::of(world().running(ID, Some("web"), None));
+    let handler = Handler::new(config("enforce"), cloud.clone());
+    handler.get_ready().await;
+    assert_eq!(cloud.world().calls, [Call::GetInstanceProfile, Call::GetInstanceProfile]);
+    cloud.world().calls.clear();
+    let event = LambdaEvent::new(payload_of(&running(ID)), Context::default());
+    handler.handle(event).await.unwrap();
+    let calls = cloud.world().calls.clone();
+    assert_eq!(calls.len(), 3, "two reads at once and the write: {calls:?}");
+    assert_eq!(calls.last(), Some(&Call::Associate));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_fails_or_hangs_costs_time_and_nothing_else() {
+    for fault in [Fault::Fails(ErrorKind::Transient), Fault::Hangs] {
+        let cloud = FakeCloud::of(world().running(ID, Some("web"), None));
+        let faulty = Faulty::of(cloud.clone())
+            .failing(Operation::GetInstanceProfile, fault.clone())
+            .failing(Operation::GetInstanceProfile, fault);
+        let handler = Handler::new(config("enforce"), faulty);
+        let started = tokio::time::Instant::now();
+        handler.get_ready().await;
+        assert!(started.elapsed() <= Duration::from_secs(3));
+        let event = LambdaEvent::new(payload_of(&running(ID)), Context::default());
+        handler.handle(event).await.unwrap();
+        assert_eq!(cloud.world().writes.len(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_profile_believed_for_too_long_is_asked_for_beside_the_look() {
+    let cloud =
+        FakeCloud::of(world().running(ID, Some("web"), None).running(OTHER, Some("web"), None));
+    let handler = Handler::new(config("enforce"), cloud.clone());
+    let event = |id| LambdaEvent::new(payload_of(&running(id)), Context::default());
+    handler.handle(event(ID)).await.unwrap();
+    tokio::time::sleep(Duration::from_mins(6)).await;
+    let started = tokio::time::Instant::now();
+    handler.handle(event(OTHER)).await.unwrap();
+    assert_eq!(started.elapsed(), Duration::from_millis(40), "two round trips of 20 ms");
+    let asked =
+        cloud.world().calls.iter().filter(|call| **call == Call::GetInstanceProfile).count();
+    assert_eq!(asked, 2);
 }

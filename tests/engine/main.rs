@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod arithmetic;
 mod decide;
 mod events;
 mod handler;

@@ -17,7 +17,7 @@ use tokio::time::{Duration, Instant};
 
 use crate::common::fake::FakeCloud;
 use crate::common::world::{World, Write};
-use crate::reconcile::{ID, job};
+use crate::reconcile::{ID, job, no_pace};
 
 const EXAMPLE: &str = r#"
 version: 1
@@ -361,5 +361,8 @@ proptest! {
 async fn run<C: Cloud>(policy: &Policy, cloud: &C) {
     let profiles = Profiles::default();
     let deadline = Instant::now() + Duration::from_mins(1);
-    Reconciler { cloud, profiles: &profiles, policy, deadline }.run(vec![job(ID)]).await;
+    let pace = no_pace();
+    Reconciler { cloud, profiles: &profiles, policy, pace: &pace, deadline }
+        .run(vec![job(ID)])
+        .await;
 }

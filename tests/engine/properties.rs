@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::common::fake::FakeCloud;
 use crate::common::faulty::{Fault, Faulty};
 use crate::common::world::{Call, World, Write};
-use crate::reconcile::{job, policy};
+use crate::reconcile::{job, no_pace, policy};
 
 const ALLOWED: [&str; 3] = ["web", "db", "api"];
 
@@ -163,9 +163,15 @@ impl Stage {
         }
         self.runtime.block_on(async {
             let (profiles, policy, started) = (Profiles::default(), policy(), Instant::now());
+            let pace = no_pace();
             let deadline = started + Duration::from_mins(1);
-            let reconciler =
-                Reconciler { cloud: &faulty, profiles: &profiles, policy: &policy, deadline };
+            let reconciler = Reconciler {
+                cloud: &faulty,
+                profiles: &profiles,
+                policy: &policy,
+                pace: &pace,
+                deadline,
+            };
             let reports = reconciler.run(jobs).await;
             let took = started.elapsed();
             // Until the next run everything settles.

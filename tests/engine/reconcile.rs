@@ -7,6 +7,7 @@ use auto_instance_profile::cloud::{Cloud, ErrorKind, MissingRight, Operation};
 use auto_instance_profile::config::Mode;
 use auto_instance_profile::decide::Patience;
 use auto_instance_profile::model::{InstanceId, InstanceRef, Region, Tags};
+use auto_instance_profile::pace::{Limits, Pace};
 use auto_instance_profile::policy::{Policy, file};
 use auto_instance_profile::profiles::Profiles;
 use auto_instance_profile::reconcile::{Job, Reconciler};
@@ -20,8 +21,16 @@ use crate::common::world::{Call, World, Write};
 pub const ID: &str = "i-0123456789abcdef0";
 const OTHER: &str = "i-0fedcba9876543210";
 
+/// Tries of a write that is throttled each time, in one invocation.
+const TRIES_OF_A_THROTTLED_WRITE: usize = 5;
+
 pub fn policy() -> Policy {
     Policy::named_by_tag("InstanceProfile", AllowList::parse("web,db,app/*").unwrap())
+}
+
+/// Out of the way, for what is not about it.
+pub fn no_pace() -> Pace {
+    Pace::new(Limits { per_second: 1000.0, burst: 1000.0 })
 }
 
 pub fn job(id: &str) -> Job {
@@ -33,7 +42,10 @@ pub fn job(id: &str) -> Job {
 async fn run_within<C: Cloud>(cloud: &C, jobs: Vec<Job>, time: Duration) -> Vec<InstanceReport> {
     let (profiles, policy) = (Profiles::default(), policy());
     let deadline = Instant::now() + time;
-    Reconciler { cloud, profiles: &profiles, policy: &policy, deadline }.run(jobs).await
+    let pace = no_pace();
+    Reconciler { cloud, profiles: &profiles, policy: &policy, pace: &pace, deadline }
+        .run(jobs)
+        .await
 }
 
 async fn run_job<C: Cloud>(cloud: &C, job: Job) -> InstanceReport {
@@ -167,7 +179,9 @@ async fn names_that_no_pattern_could_allow_cost_no_question_to_iam() {
     let narrow =
         Policy::named_by_tag("InstanceProfile", AllowList::parse("web,app/web-?").unwrap());
     let (profiles, deadline) = (Profiles::default(), Instant::now() + Duration::from_mins(1));
-    let reconciler = Reconciler { cloud: &cloud, profiles: &profiles, policy: &narrow, deadline };
+    let pace = no_pace();
+    let reconciler =
+        Reconciler { cloud: &cloud, profiles: &profiles, policy: &narrow, pace: &pace, deadline };
     let report = reconciler.run(vec![job(ID)]).await.remove(0);
     assert_eq!(report.decision.unwrap().row(), Some(3));
     assert!(!cloud.world().calls.contains(&Call::GetInstanceProfile));
@@ -297,8 +311,12 @@ async fn a_failed_swap_puts_the_old_profile_back_and_keeps_the_message() {
         (denied(), "SwapUndone give-up"),
     ] {
         let cloud = FakeCloud::of(world().stopped(ID, Some("web"), Some("db")));
-        let faulty = Faulty::of(cloud.clone())
-            .failing(Operation::AssociateIamInstanceProfile, Fault::Fails(kind));
+        let tries = if kind == ErrorKind::Throttled { TRIES_OF_A_THROTTLED_WRITE } else { 1 };
+        let faulty = Faulty::of(cloud.clone()).failing_times(
+            Operation::AssociateIamInstanceProfile,
+            &Fault::Fails(kind),
+            tries,
+        );
         assert_eq!(ending(&run(&faulty).await), expected);
         assert_eq!(cloud.world().attached_to(ID).as_deref(), Some("db"));
     }
@@ -339,7 +357,7 @@ async fn a_swap_cut_short_by_the_deadline_puts_the_old_profile_back() {
 async fn a_swap_that_cannot_be_undone_is_said_and_healed_by_the_next_message() {
     let cloud = FakeCloud::of(world().stopped(ID, Some("web"), Some("db")));
     let faulty = Faulty::of(cloud.clone())
-        .failing(Operation::AssociateIamInstanceProfile, Fault::Fails(ErrorKind::Throttled))
+        .failing(Operation::AssociateIamInstanceProfile, Fault::Fails(ErrorKind::ProfileNotFound))
         .failing(Operation::AssociateIamInstanceProfile, Fault::Fails(denied()));
     assert_eq!(ending(&run(&faulty).await), "LeftBare come-again");
     assert_eq!(cloud.world().attached_to(ID), None);
@@ -388,7 +406,9 @@ async fn a_stale_answer_about_a_recreated_profile_undoes_nothing() {
     let cloud = FakeCloud::of(world().running(ID, Some("web"), None));
     let (profiles, policy) = (Profiles::default(), policy());
     let deadline = Instant::now() + Duration::from_mins(1);
-    let reconciler = Reconciler { cloud: &cloud, profiles: &profiles, policy: &policy, deadline };
+    let pace = no_pace();
+    let reconciler =
+        Reconciler { cloud: &cloud, profiles: &profiles, policy: &policy, pace: &pace, deadline };
     reconciler.run(vec![job(ID)]).await;
     cloud.world().make_profile("/", "web", Some("ec2.amazonaws.com"));
     cloud.world().attach(ID, "web");
@@ -446,7 +466,11 @@ fn rules(yaml: &str) -> Policy {
 async fn run_by<C: Cloud>(policy: &Policy, cloud: &C, job: Job) -> InstanceReport {
     let profiles = Profiles::default();
     let deadline = Instant::now() + Duration::from_mins(1);
-    Reconciler { cloud, profiles: &profiles, policy, deadline }.run(vec![job]).await.remove(0)
+    let pace = no_pace();
+    Reconciler { cloud, profiles: &profiles, policy, pace: &pace, deadline }
+        .run(vec![job])
+        .await
+        .remove(0)
 }
 
 const RETIRED: &str = "version: 1
@@ -534,7 +558,11 @@ async fn each_failure_has_its_disposition() {
         ),
     ] {
         let cloud = FakeCloud::of(world().running(ID, Some("web"), None));
-        let faulty = Faulty::of(cloud.clone()).failing(operation, Fault::Fails(kind));
+        let faulty = Faulty::of(cloud.clone()).failing_times(
+            operation,
+            &Fault::Fails(kind),
+            TRIES_OF_A_THROTTLED_WRITE,
+        );
         assert_eq!(ending(&run(&faulty).await), expected, "{operation}");
         assert_eq!(cloud.world().writes, [], "{operation}");
     }
@@ -656,4 +684,80 @@ async fn instances_that_ec2_does_not_show_keep_nobody_waiting() {
     jobs.push(job(ID));
     let reports = run_within(&cloud, jobs, Duration::from_secs(10)).await;
     assert_eq!(ending(&reports[300]), "associated");
+}
+
+/// A pace of one write at a time, so many a second.
+fn paced(per_second: f64) -> Pace {
+    Pace::new(Limits { per_second, burst: 1.0 })
+}
+
+async fn run_paced<C: Cloud>(cloud: &C, pace: &Pace, ids: &[String]) -> Vec<InstanceReport> {
+    let (profiles, policy) = (Profiles::default(), policy());
+    let deadline = Instant::now() + Duration::from_mins(1);
+    let reconciler = Reconciler { cloud, profiles: &profiles, policy: &policy, pace, deadline };
+    reconciler.run(ids.iter().map(|id| job(id)).collect()).await
+}
+
+fn many(count: usize) -> (World, Vec<String>) {
+    let ids: Vec<String> = (0..count).map(|index| format!("i-{index:017x}")).collect();
+    let world = ids.iter().fold(world(), |world, id| world.running(id, Some("web"), None));
+    (world, ids)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_throttled_write_waits_for_its_next_turn() {
+    let cloud = FakeCloud::of(world().running(ID, Some("web"), None));
+    let faulty = Faulty::of(cloud.clone()).failing_times(
+        Operation::AssociateIamInstanceProfile,
+        &Fault::Fails(ErrorKind::Throttled),
+        TRIES_OF_A_THROTTLED_WRITE - 1,
+    );
+    let started = Instant::now();
+    let reports = run_paced(&faulty, &paced(5.0), &[ID.to_owned()]).await;
+    assert_eq!(ending(&reports[0]), "associated");
+    assert!(started.elapsed() > Duration::from_secs(1), "no tries in a row");
+}
+
+#[tokio::test(start_paused = true)]
+async fn writes_keep_to_the_pace_and_the_rest_is_left_for_later() {
+    let (world, ids) = many(100);
+    let cloud = FakeCloud::of(world);
+    let started = Instant::now();
+    let reports = run_paced(&cloud, &paced(1.0), &ids).await;
+    let done = reports.iter().filter(|report| report.result.is_ok()).count();
+    assert!((56..=59).contains(&done), "58 s at one a second: {done}");
+    assert!(started.elapsed() <= Duration::from_secs(58), "no turn is waited for in vain");
+    let rest = reports.iter().filter(|report| report.result.is_err());
+    assert!(rest.clone().all(|report| ending(report) == "OutOfTime come-again"));
+    assert_eq!(cloud.world().writes.len(), done);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waited_long_for_its_turn_is_looked_at_again_before_it_is_written() {
+    let (world, ids) = many(40);
+    let last = ids.last().unwrap().clone();
+    let cloud = FakeCloud::of(world);
+    let (changing, untagged) = (cloud.clone(), last.clone());
+    let somebody = async {
+        tokio::time::sleep(Duration::from_secs(15)).await;
+        changing.world().instance_mut(&untagged).tags.clear();
+    };
+    let pace = paced(1.0);
+    let (reports, ()) = tokio::join!(run_paced(&cloud, &pace, &ids), somebody);
+    assert_eq!(ending(reports.last().unwrap()), "left", "it has no tag any more");
+    assert_eq!(cloud.world().attached_to(&last), None);
+    assert_eq!(cloud.world().writes.len(), 39);
+    let looks = cloud.world().calls.iter().filter(|call| **call == Call::DescribeInstances).count();
+    assert!(looks < 8, "all together: {looks}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_is_written_at_once_costs_two_reads() {
+    let (world, ids) = many(100);
+    let cloud = FakeCloud::of(world);
+    run_paced(&cloud, &no_pace(), &ids).await;
+    let world = cloud.world();
+    let count = |call| world.calls.iter().filter(|made| **made == call).count();
+    assert_eq!(count(Call::DescribeInstances) + count(Call::DescribeAssociations), 2);
+    assert_eq!(count(Call::Associate), 100);
 }

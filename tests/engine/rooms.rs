@@ -25,7 +25,7 @@ fn forbidden(file: &str) -> &'static [&'static str] {
     match file {
         "model.rs" | "allow.rs" | "trust.rs" | "policy.rs" | "policy/rule.rs"
         | "policy/index.rs" | "policy/file.rs" | "policy/check.rs" | "policy/pattern.rs"
-        | "policy/template.rs" | "decide.rs" | "event.rs" => PURE,
+        | "policy/template.rs" | "decide.rs" | "event.rs" | "backoff.rs" => PURE,
         "cloud/codes.rs" => {
             &["aws_sdk_", "aws_config", "tokio", "tracing", "std::env", "async ", "crate::decide"]
         }
@@ -38,7 +38,11 @@ fn forbidden(file: &str) -> &'static [&'static str] {
             "crate::policy",
             "crate::event",
         ],
-        "cloud/aws.rs" => &[
+        "pace.rs" => &["aws_", "std::env", "lambda_runtime", "crate::"],
+        "queue.rs" => {
+            &["aws_sdk_", "aws_config", "std::env", "lambda_runtime", "tokio", "crate::decide"]
+        }
+        "aws.rs" | "aws/cloud.rs" | "aws/queue.rs" => &[
             "std::env",
             "lambda_runtime",
             "crate::decide",

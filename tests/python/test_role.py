@@ -19,6 +19,7 @@ ALLOW_LIST = Path(__file__).resolve().parents[1] / "data" / "allow-list.json"
 
 OTHER_ACCOUNT = "111122223333"
 QUEUE = f"arn:aws:sqs:{REGION}:{ACCOUNT}:stack-Queue"
+DEAD_LETTER_QUEUE = f"arn:aws:sqs:{REGION}:{ACCOUNT}:stack-DeadLetterQueue"
 LOG_GROUP = f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/lambda/stack"
 LOG_STREAM = f"{LOG_GROUP}:log-stream:2030/01/01/[$LATEST]0123456789abcdef"
 
@@ -34,7 +35,11 @@ def role_policy(allowed_profiles: list[str], partition: str = "aws") -> Any:
         "PassableRoles": [f"arn:{partition}:iam::{ACCOUNT}:role/web"],
     }
     policy = json.dumps(cloudformation.deploy(given, partition).role_policy())
-    made = {"Queue.Arn": QUEUE, "LogGroup.Arn": f"{LOG_GROUP}:*"}
+    made = {
+        "Queue.Arn": QUEUE,
+        "DeadLetterQueue.Arn": DEAD_LETTER_QUEUE,
+        "LogGroup.Arn": f"{LOG_GROUP}:*",
+    }
     for attribute, arn in made.items():
         assert f'"{attribute}"' in policy
         policy = policy.replace(f'"{attribute}"', f'"{arn}"')
@@ -86,6 +91,8 @@ NEEDED = [
     Request(DISASSOCIATE, instance()),
     read("web"),
     read("app/batch"),
+    Request("sqs:ChangeMessageVisibility", QUEUE),
+    Request("sqs:SendMessage", DEAD_LETTER_QUEUE),
     # What EC2 asks for on the function's behalf.
     pass_role(role("web")),
     # What Lambda does with the function's role.
@@ -173,6 +180,11 @@ FORBIDDEN = {
     "other queues and logs": [
         Request("sqs:ReceiveMessage", f"{QUEUE}2"),
         Request("sqs:SendMessage", QUEUE),
+        Request("sqs:SendMessage", f"{DEAD_LETTER_QUEUE}2"),
+        *(
+            Request(f"sqs:{action}", DEAD_LETTER_QUEUE)
+            for action in ["ReceiveMessage", "DeleteMessage", "ChangeMessageVisibility"]
+        ),
         Request("sqs:PurgeQueue", QUEUE),
         Request("logs:PutLogEvents", LOG_STREAM.replace("stack", "stack2")),
         Request("logs:DeleteLogGroup", LOG_GROUP),

@@ -13,7 +13,8 @@ from botocore import xform_name
 import cloudformation
 from cloudformation import ACCOUNT, REGION, Stack
 
-ADAPTER = Path(__file__).resolve().parents[2] / "src" / "cloud" / "aws.rs"
+SRC = Path(__file__).resolve().parents[2] / "src"
+ADAPTERS = [SRC / "aws.rs", *sorted((SRC / "aws").glob("*.rs"))]
 GIVEN: dict[str, Any] = {
     "AllowedProfiles": ["web", "app/*"],
     "PassableRoles": [f"arn:aws:iam::{ACCOUNT}:role/web"],
@@ -45,12 +46,20 @@ def test_a_new_user_gets_a_dry_run(stack: Stack) -> None:
 
 
 def test_the_parameters_reach_the_function() -> None:
-    stack = cloudformation.deploy(GIVEN, Mode="enforce", ProfileTagKey="Role")
+    stack = cloudformation.deploy(
+        GIVEN, Mode="enforce", ProfileTagKey="Role", WritesPerSecond=3, MaximumConcurrency=4
+    )
     assert environment(stack) == {
         "MODE": "enforce",
         "PROFILE_TAG_KEY": "Role",
         "ALLOWED_PROFILES": "web,app/*",
+        "WRITES_PER_SECOND": 3,
+        "WRITES_BURST": 90,
+        "MAXIMUM_CONCURRENCY": 4,
+        "DEAD_LETTER_QUEUE_URL": "DeadLetterQueue",
     }
+    (source,) = stack.of_type("AWS::Lambda::EventSourceMapping").values()
+    assert source["ScalingConfig"] == {"MaximumConcurrency": 4}, "who shares is who works at once"
 
 
 def test_the_endpoint_is_left_out_when_empty_and_passed_on_when_given(stack: Stack) -> None:
@@ -107,10 +116,10 @@ def test_the_queue_the_event_source_and_the_function_fit_together(stack: Stack) 
     assert queue["VisibilityTimeout"] >= 6 * function["Timeout"] + window
     assert queue["RedrivePolicy"] == {
         "deadLetterTargetArn": "DeadLetterQueue.Arn",
-        "maxReceiveCount": 5,
+        "maxReceiveCount": 500,
     }
     assert source["EventSourceArn"] == "Queue.Arn"
-    assert (source["BatchSize"], window) == (100, 1)
+    assert (source["BatchSize"], window) == (25, 1)
     assert source["ScalingConfig"] == {"MaximumConcurrency": 2}
     assert source["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
 
@@ -162,12 +171,13 @@ def test_both_rules_may_send_to_both_queues_and_nobody_else(stack: Stack, queue:
 
 
 def operations_called() -> set[str]:
-    """The IAM actions of the EC2 and IAM operations that the adapter's source calls."""
-    methods = set(re.findall(r"\.([a-z_]+)\(\)", ADAPTER.read_text()))
+    """The IAM actions of the operations that the adapters' sources call. SQS's batches need their single call's right."""
+    source = "".join(adapter.read_text() for adapter in ADAPTERS)
+    methods = set(re.findall(r"\.([a-z_]+)\(\)", source))
     session: Any = boto3.Session(region_name=REGION)
-    clients = {service: session.client(service) for service in ("ec2", "iam")}
+    clients = {service: session.client(service) for service in ("ec2", "iam", "sqs")}
     return {
-        f"{service}:{operation}"
+        f"{service}:{operation.removesuffix('Batch')}"
         for service, client in clients.items()
         for operation in client.meta.service_model.operation_names
         if xform_name(operation) in methods
@@ -183,7 +193,7 @@ def test_the_role_allows_the_operations_that_the_code_calls_and_no_other(stack: 
         *{"logs:CreateLogStream", "logs:PutLogEvents"},
     }
     called = operations_called()
-    assert len(called) == 7, "the source is not read as it should be"
+    assert len(called) == 9, "the source is not read as it should be"
     assert allowed == called | for_others
 
 

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use auto_instance_profile::cloud::aws::{AwsCloud, AwsClouds};
+use auto_instance_profile::aws::Aws;
+use auto_instance_profile::aws::cloud::AwsCloud;
 use auto_instance_profile::cloud::{CloudError, Clouds, Fleet};
 use auto_instance_profile::config::Mode;
 use auto_instance_profile::decide::{Decision, Patience};
 use auto_instance_profile::model::{InstanceId, InstanceRef, Region};
+use auto_instance_profile::pace::{self, Limits};
 use auto_instance_profile::policy::Policy;
 use auto_instance_profile::profiles::Profiles;
 use auto_instance_profile::reconcile::{Job, Reconciler};
@@ -38,18 +40,28 @@ const CHANGES_AT_ONCE: usize = 16;
 
 /// One Region's instances, and what they are held against.
 pub struct Place {
-    clouds: AwsClouds,
+    clouds: Aws,
     cloud: AwsCloud,
     region: Region,
     profiles: Profiles,
+    /// Out of the way: a person says how fast changes are begun.
+    pace: pace::Pace,
 }
+
+const UNPACED: Limits = Limits { per_second: 1000.0, burst: 1000.0 };
 
 impl Place {
     /// The Region that is asked for, or else the one that AWS's configuration names.
     pub async fn find(region: Option<&Region>) -> Result<Self, Trouble> {
-        let clouds = AwsClouds::from_env_in(region).await;
+        let clouds = Aws::from_env_in(region).await;
         let region = region.cloned().or_else(|| clouds.region()).ok_or(Trouble::NoRegion)?;
-        Ok(Self { cloud: clouds.of(&region), clouds, region, profiles: Profiles::default() })
+        Ok(Self {
+            cloud: clouds.of(&region),
+            clouds,
+            region,
+            profiles: Profiles::default(),
+            pace: pace::Pace::new(UNPACED),
+        })
     }
 
     /// Whether a call failed for want of credentials.
@@ -84,8 +96,13 @@ impl Place {
             patience: Patience::Exhausted,
             mode,
         };
-        let reconciler =
-            Reconciler { cloud: &self.cloud, profiles: &self.profiles, policy, deadline };
+        let reconciler = Reconciler {
+            cloud: &self.cloud,
+            profiles: &self.profiles,
+            policy,
+            pace: &self.pace,
+            deadline,
+        };
         reconciler.run(ids.iter().map(job).collect()).await
     }
 

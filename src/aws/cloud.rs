@@ -1,120 +1,30 @@
-//! The cloud by AWS's SDK: the only library file that names it. Requests out, facts or classified errors back.
+//! EC2 and IAM by AWS's SDK: requests out, facts or classified errors back.
 
-use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
-use aws_config::timeout::TimeoutConfig;
-use aws_config::{AppName, BehaviorVersion, SdkConfig};
-use aws_sdk_ec2::config::ProvideCredentials;
 use aws_sdk_ec2::config::interceptors::InterceptorContext;
 use aws_sdk_ec2::config::retry::{ClassifyRetry, RetryAction};
 use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_ec2::operation::disassociate_iam_instance_profile::DisassociateIamInstanceProfileError;
-use aws_sdk_ec2::operation::replace_iam_instance_profile_association::ReplaceIamInstanceProfileAssociationError;
+use aws_sdk_ec2::operation::associate_iam_instance_profile::AssociateIamInstanceProfileError;
 use aws_sdk_ec2::types::IamInstanceProfileSpecification;
 use percent_encoding::percent_decode_str;
 
+use crate::aws::{ATTEMPTS, timeouts};
 use crate::cloud::codes::classify;
-use crate::cloud::{
-    Cloud, CloudError, Clouds, ErrorKind, Filter, Fleet, IDS_PER_READ, Operation, Page,
-};
+use crate::cloud::{Cloud, CloudError, ErrorKind, Filter, Fleet, IDS_PER_READ, Operation, Page};
 use crate::model::{
     AccountId, Association, AssociationId, AssociationState, Instance, InstanceId, InstanceState,
-    Keeper, Platform, Profile, ProfileArn, ProfileId, ProfileName, Region, Role, Tags,
+    Keeper, Platform, Profile, ProfileArn, ProfileId, ProfileName, Role, Tags,
 };
 
 /// The most rows EC2 gives a page.
 const ROWS_PER_PAGE: i32 = 1000;
-/// EC2 answers in well under a second; a connection that is not up by then will not be.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// One try. Associate has been seen to take seconds, not more.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A call with all its tries.
-const OPERATION_TIMEOUT: Duration = Duration::from_secs(12);
 /// One try at a page of a whole fleet: up to a thousand instances with all their details, several megabytes.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Tries of a call that was throttled or did not get through. More patience is the queue's business.
-const ATTEMPTS: u32 = 3;
-/// The longest the first pause between two tries can be; it doubles, with jitter.
-const FIRST_BACKOFF: Duration = Duration::from_millis(300);
-
-/// AWS as the environment describes it: credentials, endpoint and all.
-pub struct AwsClouds {
-    sdk: SdkConfig,
-    iam: aws_sdk_iam::Client,
-    ec2_by_region: Mutex<HashMap<Region, aws_sdk_ec2::Client>>,
-}
-
-impl AwsClouds {
-    /// Takes credentials, Region and endpoint from where AWS's SDKs look for them.
-    pub async fn from_env() -> Self {
-        Self::from_env_in(None).await
-    }
-
-    /// As [`Self::from_env`], in this Region where one is given.
-    pub async fn from_env_in(region: Option<&Region>) -> Self {
-        let timeouts = TimeoutConfig::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .operation_attempt_timeout(ATTEMPT_TIMEOUT)
-            .operation_timeout(OPERATION_TIMEOUT)
-            .build();
-        let retries =
-            RetryConfig::standard().with_max_attempts(ATTEMPTS).with_initial_backoff(FIRST_BACKOFF);
-        let mut loader = aws_config::defaults(BehaviorVersion::latest())
-            .timeout_config(timeouts)
-            .retry_config(retries);
-        if let Ok(name) = AppName::new(env!("CARGO_PKG_NAME")) {
-            loader = loader.app_name(name);
-        }
-        if let Some(region) = region {
-            loader = loader.region(aws_config::Region::new(region.as_str().to_owned()));
-        }
-        Self::new(loader.load().await)
-    }
-
-    /// The Region found in the environment, where one is set there.
-    #[must_use]
-    pub fn region(&self) -> Option<Region> {
-        self.sdk.region().and_then(|region| Region::parse(region.as_ref()).ok())
-    }
-
-    /// Asks for credentials once more than the calls do, to say why they have none.
-    ///
-    /// # Errors
-    /// What each place answered that was asked.
-    pub async fn check_credentials(&self) -> Result<(), Box<dyn Error + Send + Sync>> {
-        match self.sdk.credentials_provider() {
-            Some(provider) => Ok(provider.provide_credentials().await.map(drop)?),
-            None => Err("nothing is configured that could answer with credentials".into()),
-        }
-    }
-
-    fn new(sdk: SdkConfig) -> Self {
-        let iam = aws_sdk_iam::Client::new(&sdk);
-        Self { sdk, iam, ec2_by_region: Mutex::default() }
-    }
-}
-
-impl Clouds for AwsClouds {
-    type Cloud = AwsCloud;
-
-    fn of(&self, region: &Region) -> AwsCloud {
-        // A panic while the lock was held cannot have left a half-made client behind.
-        let mut clients = self.ec2_by_region.lock().unwrap_or_else(PoisonError::into_inner);
-        let ec2 = clients.entry(region.clone()).or_insert_with(|| {
-            let region = aws_config::Region::new(region.as_str().to_owned());
-            let config = aws_sdk_ec2::config::Builder::from(&self.sdk).region(region).build();
-            aws_sdk_ec2::Client::from_conf(config)
-        });
-        AwsCloud::new(ec2.clone(), self.iam.clone())
-    }
-}
-
 /// EC2 in one Region, and IAM.
 #[derive(Debug, Clone)]
 pub struct AwsCloud {
@@ -127,6 +37,13 @@ impl AwsCloud {
     #[must_use]
     pub fn new(ec2: aws_sdk_ec2::Client, iam: aws_sdk_iam::Client) -> Self {
         Self { ec2, iam }
+    }
+
+    /// The two reads of an event, at once and about an instance that cannot be: what they open and load stays.
+    pub(super) async fn look_at_nothing(&self) -> Result<(), CloudError> {
+        let Ok(nobody) = InstanceId::parse("i-00000000000000000") else { return Ok(()) };
+        let ids = [nobody];
+        tokio::try_join!(self.instances(&ids), self.associations(&ids)).map(drop)
     }
 }
 
@@ -212,6 +129,11 @@ impl Cloud for AwsCloud {
             .associate_iam_instance_profile()
             .instance_id(instance.as_str())
             .iam_instance_profile(exactly(profile_arn))
+            .customize()
+            .config_override(
+                aws_sdk_ec2::Config::builder()
+                    .retry_classifier(UnlessThrottled::<AssociateIamInstanceProfileError>::new()),
+            )
             .send()
             .await
             .map(drop)
@@ -230,9 +152,7 @@ impl Cloud for AwsCloud {
             .association_id(association.as_str())
             .iam_instance_profile(exactly(profile_arn))
             .customize()
-            .config_override(aws_sdk_ec2::Config::builder().retry_classifier(OnlyWhenThrottled::<
-                ReplaceIamInstanceProfileAssociationError,
-            >::new()))
+            .config_override(once())
             .send()
             .await
             .map(drop)
@@ -246,11 +166,7 @@ impl Cloud for AwsCloud {
             .disassociate_iam_instance_profile()
             .association_id(association.as_str())
             .customize()
-            .config_override(
-                aws_sdk_ec2::Config::builder().retry_classifier(OnlyWhenThrottled::<
-                    DisassociateIamInstanceProfileError,
-                >::new()),
-            )
+            .config_override(once())
             .send()
             .await
             .map(drop)
@@ -264,11 +180,7 @@ impl Fleet for AwsCloud {
     async fn page(&self, filters: &[Filter], from: Option<&str>) -> Result<Page, CloudError> {
         const CALL: Operation = Operation::DescribeInstances;
         let filters = filters.iter().map(|by| filter(&by.name, by.values.clone())).collect();
-        let timeouts = TimeoutConfig::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .operation_attempt_timeout(PAGE_TIMEOUT)
-            .operation_timeout(PAGE_TIMEOUT * ATTEMPTS)
-            .build();
+        let timeouts = timeouts(PAGE_TIMEOUT, PAGE_TIMEOUT * ATTEMPTS);
         let page = self
             .ec2
             .describe_instances()
@@ -287,29 +199,35 @@ impl Fleet for AwsCloud {
     }
 }
 
-/// Allows no further try of a Disassociate or Replace that may have been carried out. It would be told that there is no
-/// such association, as if another hand had been at work: what we detached would not be known as ours to put back, and a
-/// replacement that must be tried only once would be tried again.
-struct OnlyWhenThrottled<E>(PhantomData<fn() -> E>);
+/// One try of a Disassociate or Replace. A second one after one that may have been carried out would be told that there
+/// is no such association, as if another hand had been at work: what we detached would not be known as ours to put back,
+/// and a replacement that must be tried only once would be tried again.
+fn once() -> aws_sdk_ec2::config::Builder {
+    aws_sdk_ec2::Config::builder().retry_config(RetryConfig::disabled())
+}
 
-impl<E> OnlyWhenThrottled<E> {
+/// Allows no further try of a write that was throttled: the writer waits for its next turn instead, so that those that
+/// were throttled together do not come back together.
+struct UnlessThrottled<E>(PhantomData<fn() -> E>);
+
+impl<E> UnlessThrottled<E> {
     fn new() -> Self {
         Self(PhantomData)
     }
 }
 
-impl<E> fmt::Debug for OnlyWhenThrottled<E> {
+impl<E> fmt::Debug for UnlessThrottled<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("OnlyWhenThrottled")
+        f.write_str("UnlessThrottled")
     }
 }
 
-impl<E> ClassifyRetry for OnlyWhenThrottled<E>
+impl<E> ClassifyRetry for UnlessThrottled<E>
 where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
 {
     fn name(&self) -> &'static str {
-        "only when throttled"
+        "unless throttled"
     }
 
     fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
@@ -318,12 +236,10 @@ where
         };
         let error = error.as_operation_error().and_then(|error| error.downcast_ref::<E>());
         let code = error.and_then(ProvideErrorMetadata::code);
-        match code
-            .map(|code| classify(Operation::DisassociateIamInstanceProfile, Some(code), "", 0))
-        {
+        match code.map(|code| classify(Operation::AssociateIamInstanceProfile, Some(code), "", 0)) {
+            Some(ErrorKind::Throttled) => RetryAction::RetryForbidden,
             // The classifiers that come with the SDK know what to do.
-            Some(ErrorKind::Throttled) => RetryAction::NoActionIndicated,
-            Some(_) | None => RetryAction::RetryForbidden,
+            Some(_) | None => RetryAction::NoActionIndicated,
         }
     }
 }
@@ -409,13 +325,13 @@ fn unreadable(operation: Operation, why: impl Into<Box<dyn Error + Send + Sync>>
 /// What AWS says about an error, apart from its code.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct AwsMessage(String);
+pub(super) struct AwsMessage(String);
 
 impl AwsMessage {
     /// The longest part of a message that is kept, in characters: AWS's own are shorter.
     const ENOUGH: usize = 1000;
 
-    fn of(code: Option<&str>, message: &str) -> Self {
+    pub(super) fn of(code: Option<&str>, message: &str) -> Self {
         // This one quotes the whole signed request, session token and all.
         if code == Some("SignatureDoesNotMatch") {
             return Self("the request's signature is not the one AWS calculated".to_owned());
@@ -425,7 +341,7 @@ impl AwsMessage {
 }
 
 /// `on` is what the call was about: the resource of a missing right, where AWS names none.
-fn failed<E>(operation: Operation, on: &str, error: SdkError<E>) -> CloudError
+pub(super) fn failed<E>(operation: Operation, on: &str, error: SdkError<E>) -> CloudError
 where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
 {

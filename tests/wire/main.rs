@@ -1,18 +1,20 @@
-//! The built function, end to end: Lambda's runtime API on one side, an EC2 and an IAM that behave as the live ones on the
-//! other. Each test looks at what Lambda is told and at what was written.
+//! The built function, end to end: Lambda's runtime API on one side, an EC2, an IAM and an SQS that behave as the live ones
+//! on the other. Each test looks at what Lambda is told and at what was written.
+//!
+//! What a function asks for while it starts is kept apart, in `start`; faults meet the events alone, if not planned for it.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
-/// What is shared with the other tests: the world, and the two wires that this file alone has use for.
-mod common {
-    pub mod runtime_api;
-    pub mod wire;
-    pub mod world;
-}
+#[path = "../common/wires.rs"]
+mod common;
+
+mod pace;
+mod queue;
+mod start;
 
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use common::runtime_api::{CREDENTIALS, Failure, Function, Invocation, run_to_its_end};
 use common::wire::{Fault, Wire};
@@ -28,6 +30,8 @@ const DISASSOCIATE: &str = "DisassociateIamInstanceProfile";
 const INSTANCES: &str = "DescribeInstances";
 const ASSOCIATIONS: &str = "DescribeIamInstanceProfileAssociations";
 const GET_PROFILE: &str = "GetInstanceProfile";
+const HIDE: &str = "ChangeMessageVisibilityBatch";
+const SEND: &str = "SendMessageBatch";
 
 // ---- What is right is brought about ---------------------------------------------------------------------------------
 
@@ -203,12 +207,11 @@ async fn each_reason_to_leave_an_instance_alone_is_reported() {
         ]
     );
     assert_eq!(wire.writes(), []);
-    let asked: Vec<_> = wire
-        .requests_of(GET_PROFILE)
-        .into_iter()
-        .map(|r| r.parameters["InstanceProfileName"].clone())
-        .collect();
-    assert!(!asked.contains(&"admin".to_owned()), "what no pattern can match is not asked for");
+    let requests = [wire.requests_at_start(), wire.requests()].concat();
+    let asked: Vec<_> =
+        requests.iter().filter_map(|r| r.parameters.get("InstanceProfileName")).collect();
+    assert!(!asked.contains(&&"admin".to_owned()), "what no pattern can match is not asked for");
+    assert_eq!(asked.len(), 3, "each of the others once: {asked:?}");
 }
 
 #[tokio::test]
@@ -288,7 +291,7 @@ async fn a_dry_run_reports_and_writes_nothing() {
 async fn a_function_in_dry_run_mode_never_writes() {
     let wire = Wire::serve(a_world().running(ONE, Some("web"), None)).await;
     let settings = [("ALLOWED_PROFILES", "web"), ("MODE", "dry-run")];
-    let mut function = Function::start(wire.endpoint(), &settings).await;
+    let mut function = function_with(&wire, &settings).await;
     for event in
         [running(ONE), tagged(ONE, "web"), json!({"instance-ids": [ONE], "dry-run": false})]
     {
@@ -308,7 +311,7 @@ async fn the_tag_key_is_a_setting() {
     let wire = Wire::serve(world).await;
     wire.world().instance_mut(TWO).tags.insert("Team:Profile".to_owned(), "web".to_owned());
     let settings = [("ALLOWED_PROFILES", "web"), ("PROFILE_TAG_KEY", "Team:Profile")];
-    let mut function = Function::start(wire.endpoint(), &settings).await;
+    let mut function = function_with(&wire, &settings).await;
     let report = function.invoke(json!({"instance-ids": [ONE, TWO]})).await.unwrap();
     assert_eq!(rows(&report), [("leave", "left"), ("associate", "associated")]);
     assert_eq!(wire.writes(), [associated(TWO, "web")]);
@@ -455,10 +458,10 @@ async fn a_call_that_is_throttled_once_is_made_again() {
         .once(ASSOCIATIONS, THROTTLED)
         .once(GET_PROFILE, Fault::Refuses(400, "Throttling", "Rate exceeded"))
         .once(ASSOCIATE, THROTTLED);
-    let mut function = function_allowing("web", &wire).await;
+    let mut function = function_allowing("we*", &wire).await;
     assert_eq!(row(&function.invoke(running(ONE)).await.unwrap()), ("associate", "associated"));
     assert_eq!(wire.writes(), [associated(ONE, "web")]);
-    assert_eq!(wire.requests_of(ASSOCIATE).len(), 2);
+    assert_eq!((wire.requests_of(GET_PROFILE).len(), wire.requests_of(ASSOCIATE).len()), (2, 2));
 }
 
 #[tokio::test]
@@ -506,6 +509,7 @@ async fn a_profile_that_iam_does_not_know_is_asked_for_again_and_then_given_up()
     for (receives, disposition) in [("1", "come-again"), ("9", "give-up")] {
         let mut messages = batch(&[("m1", running(ONE))]);
         messages["Records"][0]["attributes"]["ApproximateReceiveCount"] = json!(receives);
+        messages["Records"][0]["attributes"]["SentTimestamp"] = sent(Duration::from_mins(10));
         assert_eq!(
             batch_failures(&function.invoke(messages).await.unwrap()),
             ["m1"],
@@ -514,7 +518,8 @@ async fn a_profile_that_iam_does_not_know_is_asked_for_again_and_then_given_up()
     }
     assert_eq!(wire.writes(), []);
     let log = function.stop().await;
-    let levels: Vec<_> = log.iter().filter_map(|line| line.split_whitespace().next()).collect();
+    let about_it = log.iter().filter(|line| line.contains("instance.id="));
+    let levels: Vec<_> = about_it.filter_map(|line| line.split_whitespace().next()).collect();
     assert_eq!(levels, ["WARN", "WARN", "ERROR"], "{log:#?}");
 }
 
@@ -640,9 +645,10 @@ async fn connections_that_break_before_anything_is_done_are_made_again() {
         .once(GET_PROFILE, Fault::BreaksBefore)
         .once(ASSOCIATE, Fault::BreaksBefore)
         .once(ASSOCIATIONS, Fault::Delays(Duration::from_millis(300)));
-    let mut function = function_allowing("web", &wire).await;
+    let mut function = function_allowing("we*", &wire).await;
     assert_eq!(row(&function.invoke(running(ONE)).await.unwrap()), ("associate", "associated"));
     assert_eq!(wire.writes(), [associated(ONE, "web")]);
+    assert_eq!(wire.requests_of(GET_PROFILE).len(), 2);
 }
 
 #[tokio::test]
@@ -722,8 +728,10 @@ async fn a_swap_that_is_throttled_once_is_made_all_the_same() {
         .once(ASSOCIATE, THROTTLED);
     let mut function = function_allowing("web", &wire).await;
     let report = function.invoke(state_change(ONE, "stopped")).await.unwrap();
-    assert_eq!(row(&report), ("swap", "swapped"));
+    // The second half was decided about once more, on what is bare by now.
+    assert_eq!(row(&report), ("associate", "swapped"));
     assert_eq!(wire.writes(), [disassociated(ONE, "old"), associated(ONE, "web")]);
+    assert_eq!((wire.requests_of(DISASSOCIATE).len(), wire.requests_of(ASSOCIATE).len()), (2, 2));
 }
 
 #[tokio::test]
@@ -793,7 +801,7 @@ async fn logs_hold_one_json_line_an_instance_and_no_secrets() {
         ("AWS_LAMBDA_LOG_FORMAT", "JSON"),
         ("AWS_LAMBDA_LOG_LEVEL", "TRACE"),
     ];
-    let mut function = Function::start(wire.endpoint(), &settings).await;
+    let mut function = function_with(&wire, &settings).await;
     let with_secret = |mut event: Value| {
         event["detail"]["secret"] = json!(SECRET);
         event
@@ -859,7 +867,16 @@ fn a_world() -> World {
 }
 
 async fn function_allowing(patterns: &str, wire: &Wire) -> Function {
-    Function::start(wire.endpoint(), &[("ALLOWED_PROFILES", patterns)]).await
+    function_with(wire, &[("ALLOWED_PROFILES", patterns)]).await
+}
+
+/// A function that is ready for its first event.
+async fn function_with(wire: &Wire, settings: &[(&str, &str)]) -> Function {
+    wire.start_begins();
+    let mut function = Function::start(wire.endpoint(), settings).await;
+    function.ready().await;
+    wire.events_begin();
+    function
 }
 
 fn state_change(id: &str, state: &str) -> Value {
@@ -886,18 +903,28 @@ fn tagged(id: &str, profile: &str) -> Value {
     tag_change(id, &["InstanceProfile"], &json!({"InstanceProfile": profile}))
 }
 
-/// An SQS batch of these bodies, by message id.
-fn batch(messages: &[(&str, Value)]) -> Value {
+/// An SQS batch of these bodies, by message id: each sent a second ago, and received for the first time.
+fn batch<I: AsRef<str>>(messages: &[(I, Value)]) -> Value {
+    let record = sample("sqs-batch.json")["Records"][0].clone();
     let records: Vec<Value> = messages
         .iter()
         .map(|(id, body)| {
-            let mut record = sample("sqs-batch.json")["Records"][0].clone();
-            record["messageId"] = json!(id);
+            let mut record = record.clone();
+            record["messageId"] = json!(id.as_ref());
+            record["receiptHandle"] = json!(format!("handle-{}", id.as_ref()));
             record["body"] = json!(body.to_string());
+            record["attributes"]["SentTimestamp"] = sent(Duration::from_secs(1));
             record
         })
         .collect();
     json!({ "Records": records })
+}
+
+/// The attribute of a message that was sent this long ago.
+#[expect(clippy::disallowed_methods, reason = "SQS's times are wall-clock times")]
+fn sent(ago: Duration) -> Value {
+    let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().checked_sub(ago);
+    json!(at.unwrap().as_millis().to_string())
 }
 
 fn batch_failures(answer: &Value) -> Vec<&str> {
@@ -961,7 +988,7 @@ rules:
     );
     let wire = Wire::serve(world).await;
     let settings = [("ALLOWED_PROFILES", "web,old"), ("POLICY_FILE", policy.as_str())];
-    let mut function = Function::start(wire.endpoint(), &settings).await;
+    let mut function = function_with(&wire, &settings).await;
     let report = function.invoke(json!({"instance-ids": [ONE, TWO, THREE]})).await.unwrap();
     let rules: Vec<&Value> =
         report["instances"].as_array().unwrap().iter().map(|row| &row["rule"]).collect();

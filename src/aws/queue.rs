@@ -1,0 +1,166 @@
+//! SQS by AWS's SDK.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::time::Duration;
+
+use aws_sdk_sqs::config::endpoint::{DefaultResolver, Params, ResolveEndpoint};
+use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_sqs::types::{
+    BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry, MessageAttributeValue,
+    SendMessageBatchRequestEntry,
+};
+use futures_util::future::join_all;
+
+use crate::aws::cloud::AwsMessage;
+use crate::aws::{Aws, timeouts};
+use crate::model::{QueueArn, Region};
+use crate::queue::{DeadLetter, Hidden, QueueError, Queues};
+
+/// Entries that SQS takes in one call.
+const ENTRIES_PER_CALL: usize = 10;
+/// One try, and a call with all its tries. An invocation's end waits for them, and a message survives without.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(900);
+const OPERATION_TIMEOUT: Duration = Duration::from_millis(1900);
+/// The longest part of an error that goes with a dead letter, in characters. SQS takes a megabyte, body included.
+const ENOUGH: usize = 4000;
+
+impl Queues for Aws {
+    async fn hide(&self, queue: &QueueArn, messages: &[Hidden<'_>]) -> Vec<Result<(), QueueError>> {
+        let (sqs, url) = (self.sqs(&queue.region), self.url_of(queue).await);
+        let calls = messages.chunks(ENTRIES_PER_CALL).map(async |chunk| {
+            let call = sqs.change_message_visibility_batch().queue_url(&url);
+            let entries = chunk.iter().enumerate().map(|(index, message)| {
+                let seconds = message.for_time.as_secs_f64().ceil();
+                #[expect(clippy::cast_possible_truncation, reason = "SQS's limit is 12 hours")]
+                ChangeMessageVisibilityBatchRequestEntry::builder()
+                    .id(index.to_string())
+                    .receipt_handle(message.receipt)
+                    .visibility_timeout(seconds.min(43_200.0) as i32)
+                    .build()
+            });
+            let answer = match entries.collect::<Result<Vec<_>, _>>() {
+                Ok(entries) => call.set_entries(Some(entries)).send().await,
+                Err(error) => Err(SdkError::construction_failure(error)),
+            };
+            each("ChangeMessageVisibility", chunk.len(), answer, |answer| {
+                (answer.successful.into_iter().map(|entry| entry.id).collect(), answer.failed)
+            })
+        });
+        join_all(calls).await.concat()
+    }
+
+    async fn give_up(
+        &self,
+        dead_letter_queue: &str,
+        letters: &[DeadLetter<'_>],
+    ) -> Vec<Result<(), QueueError>> {
+        let Some(region) = self.region() else {
+            let error = QueueError::new("SendMessage", None, "AWS_REGION is not set");
+            return vec![Err(error); letters.len()];
+        };
+        let sqs = self.sqs(&region);
+        // One a call: a body can be as large as all that SQS takes in one.
+        let calls = letters.iter().map(async |letter| {
+            let entry = SendMessageBatchRequestEntry::builder()
+                .id("0")
+                .message_body(letter.body)
+                .set_message_attributes(attributes(letter))
+                .build();
+            let call = sqs.send_message_batch().queue_url(dead_letter_queue);
+            let answer = match entry {
+                Ok(entry) => call.entries(entry).send().await,
+                Err(error) => Err(SdkError::construction_failure(error)),
+            };
+            each("SendMessage", 1, answer, |answer| {
+                (answer.successful.into_iter().map(|entry| entry.id).collect(), answer.failed)
+            })
+        });
+        join_all(calls).await.concat()
+    }
+}
+
+impl Aws {
+    fn sqs(&self, region: &Region) -> aws_sdk_sqs::Client {
+        self.sqs.get_or_make(region, |region| {
+            let config = aws_sdk_sqs::config::Builder::from(&self.sdk)
+                .region(region)
+                .timeout_config(timeouts(ATTEMPT_TIMEOUT, OPERATION_TIMEOUT));
+            aws_sdk_sqs::Client::from_conf(config.build())
+        })
+    }
+
+    /// SQS's name for a queue is a URL. What it goes by is the path: account and name.
+    async fn url_of(&self, queue: &QueueArn) -> String {
+        let params = Params::builder().region(queue.region.as_str()).build();
+        let endpoint = match (self.sdk.endpoint_url(), params) {
+            (Some(url), _) => url.to_owned(),
+            (None, Ok(params)) => match DefaultResolver::new().resolve_endpoint(&params).await {
+                Ok(endpoint) => endpoint.url().to_owned(),
+                Err(_) => String::new(),
+            },
+            (None, Err(_)) => String::new(),
+        };
+        format!("{}/{}/{}", endpoint.trim_end_matches('/'), queue.account, queue.name)
+    }
+}
+
+/// What went wrong, for a person and for a program that sorts dead letters.
+fn attributes(letter: &DeadLetter<'_>) -> Option<HashMap<String, MessageAttributeValue>> {
+    let text = |text: &str| {
+        let text: String = text.chars().take(ENOUGH).filter(|c| is_legal(*c)).collect();
+        let value = MessageAttributeValue::builder().data_type("String").string_value(text);
+        value.build().ok()
+    };
+    Some(HashMap::from([
+        ("ErrorType".to_owned(), text(letter.error_type)?),
+        ("Error".to_owned(), text(letter.error)?),
+        ("MessageId".to_owned(), text(letter.message_id)?),
+    ]))
+}
+
+/// Whether SQS takes a character: those of XML 1.0.
+fn is_legal(c: char) -> bool {
+    matches!(c, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
+}
+
+/// A call's answer as one for each of its entries, which are named by their places. What SQS does not say to have
+/// succeeded has failed: a letter must not be taken for sent on silence.
+fn each<T, E>(
+    operation: &'static str,
+    entries: usize,
+    answer: Result<T, SdkError<E>>,
+    sort: impl FnOnce(T) -> (Vec<String>, Vec<BatchResultErrorEntry>),
+) -> Vec<Result<(), QueueError>>
+where
+    E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+{
+    let (successful, failed) = match answer {
+        Ok(answer) => sort(answer),
+        Err(error) => {
+            let code = error.code().map(str::to_owned);
+            let message = error.message().map(|text| AwsMessage::of(code.as_deref(), text));
+            let error = match message {
+                Some(message) => QueueError::new(operation, code, message),
+                None => QueueError::new(operation, code, error),
+            };
+            return vec![Err(error); entries];
+        }
+    };
+    let result = |place: usize| {
+        let id = place.to_string();
+        if successful.contains(&id) {
+            return Ok(());
+        }
+        Err(match failed.iter().find(|failure| failure.id() == id) {
+            Some(failure) => {
+                let code = Some(failure.code().to_owned());
+                let message = failure.message().unwrap_or("SQS sent no message");
+                let message = AwsMessage::of(code.as_deref(), message);
+                QueueError::new(operation, code, message)
+            }
+            None => QueueError::new(operation, None, "SQS's answer does not say how it went"),
+        })
+    };
+    (0..entries).map(result).collect()
+}

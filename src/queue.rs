@@ -1,0 +1,93 @@
+//! The queue in our words: when a message that is not done comes again, and where one that is given up goes.
+//!
+//! Lambda deletes what is done, and leaves the rest hidden until the queue's visibility timeout is over, which must be
+//! long. So the function says itself when a message is to be seen again, and sends what is given up to the dead-letter
+//! queue with the reason.
+
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::QueueArn;
+
+/// The queues messages come from, and the dead-letter queue.
+///
+/// Every call is bounded in time by the implementation. None of them is needed for a message to survive: one that could
+/// not be hidden comes again after the visibility timeout, one that could not be given up comes again too.
+pub trait Queues: Send + Sync {
+    /// Hides each message for its own time from now on (`ChangeMessageVisibility`); answers for each, in their order.
+    fn hide(
+        &self,
+        queue: &QueueArn,
+        messages: &[Hidden<'_>],
+    ) -> impl Future<Output = Vec<Result<(), QueueError>>> + Send;
+
+    /// Sends messages to the dead-letter queue; answers for each, in their order.
+    fn give_up(
+        &self,
+        dead_letter_queue: &str,
+        letters: &[DeadLetter<'_>],
+    ) -> impl Future<Output = Vec<Result<(), QueueError>>> + Send;
+}
+
+/// A message to be hidden.
+#[derive(Debug, Clone, Copy)]
+pub struct Hidden<'a> {
+    /// The handle of this receive.
+    pub receipt: &'a str,
+    /// For how long, in whole seconds.
+    pub for_time: Duration,
+}
+
+/// A message that is given up, with what a person must know to act on it.
+#[derive(Debug, Clone)]
+pub struct DeadLetter<'a> {
+    /// The message's body as it came, so that sending it to the queue again is another try.
+    pub body: &'a str,
+    /// The message's own id.
+    pub message_id: &'a str,
+    /// The failure's type, a stable word.
+    pub error_type: &'a str,
+    /// The failure in full.
+    pub error: &'a str,
+}
+
+/// A call to a queue that failed, for one of its entries or for all.
+#[derive(Debug, Clone)]
+pub struct QueueError {
+    /// The call, by AWS's name.
+    pub operation: &'static str,
+    /// AWS's code, where there was an answer.
+    pub code: Option<String>,
+    // Shared, because one failed call stands for every message in it.
+    source: Arc<dyn Error + Send + Sync>,
+}
+
+impl QueueError {
+    /// A failed call, AWS's code, and what lies beneath.
+    pub fn new(
+        operation: &'static str,
+        code: Option<String>,
+        source: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> Self {
+        Self { operation, code, source: Arc::from(source.into()) }
+    }
+}
+
+impl fmt::Display for QueueError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} failed", self.operation)?;
+        match &self.code {
+            Some(code) => write!(f, " ({code})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Error for QueueError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(self.source.as_ref())
+    }
+}

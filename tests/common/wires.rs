@@ -1,0 +1,5 @@
+//! What the tests of the built function share: the world, and the two wires that they alone have use for.
+
+pub mod runtime_api;
+pub mod wire;
+pub mod world;
