@@ -45,11 +45,15 @@ const TIME_TO_GET_READY: Duration = Duration::from_secs(3);
 const FETCHED_AT_START: usize = 16;
 /// While a batch is worked on, its messages are hidden for this long at a time: where an execution environment dies, they
 /// come again soon and not after the queue's visibility timeout.
-const LEASE: Duration = Duration::from_secs(20);
+const LEASE: Duration = Duration::from_secs(5);
 /// A lease is renewed this often.
-const LEASE_BEAT: Duration = Duration::from_secs(6);
+const LEASE_BEAT: Duration = Duration::from_secs(2);
 /// Batches larger than this take their time as a rule, so that their lease begins at once; the others' with the first beat.
 const SMALL_BATCH: usize = 10;
+/// The first beat of a small batch: its work is done by then, as a rule, and the queue is asked for nothing.
+const FIRST_BEAT: Duration = Duration::from_millis(500);
+/// How soon a message comes again for which the queue's redrive policy is to count receives.
+const GIVEN_UP_BY_THE_QUEUE: Duration = Duration::from_secs(20);
 
 /// The function: settings, clouds and queues, and what is remembered between invocations.
 pub struct Handler<A> {
@@ -251,6 +255,7 @@ impl<A: Clouds + Queues> Handler<A> {
         let stop_at = deadline - TIME_TO_SORT.min(remaining / 4);
         let reports = self.reconcile(work.jobs, &work.messages, &messages, stop_at);
         let reports = tokio::select! {
+            biased;
             reports = reports => reports,
             () = self.keep_hidden(&messages) => Vec::new(),
         };
@@ -277,7 +282,7 @@ impl<A: Clouds + Queues> Handler<A> {
     async fn keep_hidden(&self, messages: &[Message]) {
         let leases: Vec<_> = messages.iter().map(|message| (message, LEASE)).collect();
         if messages.len() <= SMALL_BATCH {
-            sleep(LEASE_BEAT).await;
+            sleep(FIRST_BEAT).await;
         }
         loop {
             self.hide(&leases).await;
@@ -317,7 +322,7 @@ impl<A: Clouds + Queues> Handler<A> {
             // The queue's own redrive policy gives up. It counts receives, so for what is hopeless they lie close.
             again.extend(letters.iter().map(|(index, undone)| {
                 let hopeless = undone.waits_for == WaitsFor::Nothing;
-                (&messages[*index], if hopeless { LEASE } else { backoff::LONGEST })
+                (&messages[*index], if hopeless { GIVEN_UP_BY_THE_QUEUE } else { backoff::LONGEST })
             }));
             self.hide_until(deadline, &again).await;
             return Vec::new();

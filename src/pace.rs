@@ -1,10 +1,13 @@
 //! The pace of writes. EC2 gives an account a bucket of tokens for each API, shared with everything else that runs there
 //! (100 tokens, then 5 a second, for Associate): this environment takes its share, in turn, and less when EC2 throttles.
 //!
-//! A bucket of our own stands for EC2's: it holds a burst and fills at a steady rate. A throttled write says which of the
-//! two was wrong. While our bucket still held a burst, EC2's held none, so ours is emptied. With ours empty, the rate was
-//! too high: it falls by half and comes back along a cubic curve, slowly around the rate that was too much, quickly
-//! beyond it. (TCP's CUBIC does the same, for the same reason: to sit just below a limit that nobody announces.)
+//! A bucket of our own stands for our share of EC2's: it holds a burst and fills at a steady rate. The first throttled write
+//! says that EC2's held less than ours, so the burst is given up and the rate stays. Two throttled writes some time
+//! apart measure what EC2's bucket takes in: it was empty both times, so it took in what we wrote between them. From
+//! then on the rate begins a little below that, which leaves EC2 something to bank, and grows slowly at first and then
+//! quickly: a limit that nobody announces is touched seldom, and one that is gone is soon forgotten.
+//!
+//! The constants were chosen by simulation: `make bench-storm`.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,18 +15,40 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-/// What is left of the rate after a throttled write.
-const SLOWED_TO: f64 = 0.5;
-/// The rate never falls below this share of itself: something must find out when EC2 takes writes again.
-const SLOWEST: f64 = 0.02;
-/// How long the rate takes from half back to the whole, in seconds. Shorter, and a bucket shared with another tenant
-/// would be overrun more often; EC2 banks what we leave there meanwhile.
-const RECOVERS_IN: f64 = 30.0;
+/// The rate never falls below this share of the limit: something must find out when EC2 takes writes again.
+const SLOWEST: f64 = 0.04;
+/// Where the rate begins, below what was measured.
+const BELOW_THE_MEASURED: f64 = 0.88;
+/// The least that one throttled write leaves of the rate.
+const LEAST_LEFT: f64 = 0.5;
+/// What repeated early throttling leaves each time.
+const LEFT_IF_EARLY: f64 = 0.9;
+/// Early throttled writes before the rate gives way to them.
+const EARLY_ONES_BORNE: i32 = 2;
+/// Growth of the rate, in shares of the limit a second, for a whole share.
+const GROWTH: f64 = 0.0014;
+/// After so many seconds the rate grows four times as fast, and faster from then on.
+const GROWS_FASTER_AFTER: f64 = 100.0;
+/// A share that is out of reach: by then nothing was throttled for long, and the limit alone counts.
+const FORGOTTEN_AT: f64 = 2.0;
+/// The pause of all writes after a throttled one, in seconds: EC2's bucket holds some then.
+const PAUSE: f64 = 1.5;
+/// How much longer each further pause is, where throttled writes come soon after each other, up to five times over.
+const PAUSE_GROWS: f64 = 1.5;
+/// What may go out at once while slowed.
+const BURST_WHILE_SLOWED: f64 = 4.0;
 /// Throttled writes within this time of each other say the same thing once.
 const SAME_NEWS: Duration = Duration::from_secs(2);
-/// Writes in flight at once. At EC2's 5 a second they cover answers that take 1.6 s; more would only be throttled
-/// together.
-const MOST_IN_FLIGHT: usize = 8;
+/// Less time than this between two throttled writes measures nothing.
+const MEASURES_AFTER: Duration = Duration::from_secs(5);
+/// Throttled again within this time, the rate was hardly to blame.
+const EARLY: Duration = Duration::from_secs(20);
+/// Writes in flight at once: at least, at most, and more than just cover the time that EC2 takes to answer.
+const FEWEST_IN_FLIGHT: f64 = 2.0;
+const MOST_IN_FLIGHT: f64 = 8.0;
+const MORE_IN_FLIGHT: f64 = 1.5;
+/// How long EC2 takes to answer a write, before we know.
+const EXPECTED_LATENCY: f64 = 0.3;
 
 /// How fast this environment may write.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -49,42 +74,46 @@ struct State {
     tokens: f64,
     filled_at: Instant,
     in_flight: usize,
-    /// Writes that may be in flight: grows with each that succeeds, so that a new environment finds an empty bucket of
+    /// Writes that may be in flight: grows with each that is taken, so that a new environment finds an empty bucket of
     /// EC2's with one write and not with eight.
-    window: usize,
+    window: f64,
+    /// How long EC2 takes to answer, in seconds, on average.
+    latency: f64,
     slowed: Option<Slowed>,
     last_news: Option<Instant>,
+    /// How many throttled writes in a row came early.
+    early_ones: i32,
 }
 
-/// A rate that was too high.
+/// A rate below the limit, and the measurement under way.
 #[derive(Debug, Clone, Copy)]
 struct Slowed {
-    at: Instant,
-    /// As a share of the limit.
+    tokens: f64,
+    /// The share of the limit that the rate began with.
     from: f64,
+    /// When EC2's bucket was empty.
+    empty_at: Instant,
+    /// What it took since.
+    taken: f64,
+    is_measured: bool,
 }
 
 impl Slowed {
-    /// The rate now, as a share of the limit: a cubic curve that passes `from` where it is flat.
-    fn share(self, now: Instant) -> f64 {
-        // Half of the whole is back after `RECOVERS_IN` seconds.
-        let steepness = (1.0 - SLOWED_TO) / RECOVERS_IN.powi(3);
-        let flat_at = (self.from * (1.0 - SLOWED_TO) / steepness).cbrt();
-        let since = now.saturating_duration_since(self.at).as_secs_f64();
-        (self.from + steepness * (since - flat_at).powi(3)).clamp(SLOWEST, 1.0)
-    }
-}
-
-impl State {
+    /// The rate now, as a share of the limit.
     fn share(&self, now: Instant) -> f64 {
-        self.slowed.map_or(1.0, |slowed| slowed.share(now))
+        let since = now.saturating_duration_since(self.empty_at).as_secs_f64();
+        let faster = 1.0 + (since / GROWS_FASTER_AFTER).powi(2);
+        self.from + GROWTH * self.from.sqrt() * since * faster
     }
 }
 
 /// A turn: the right to one write. While it lives, the write counts as in flight.
 #[derive(Debug)]
 #[must_use]
-pub struct Turn<'a>(&'a Pace);
+pub struct Turn<'a> {
+    pace: &'a Pace,
+    began: Instant,
+}
 
 /// What EC2 said to a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,9 +132,11 @@ impl Pace {
             tokens: limits.burst,
             filled_at: Instant::now(),
             in_flight: 0,
-            window: 1,
+            window: 1.0,
+            latency: EXPECTED_LATENCY,
             slowed: None,
             last_news: None,
+            early_ones: 0,
         };
         Self {
             limits,
@@ -120,7 +151,7 @@ impl Pace {
         let _next = timeout_at(by, self.next.lock()).await.ok()?;
         loop {
             match self.take_or_wait() {
-                Ok(()) => return Some(Turn(self)),
+                Ok(turn) => return Some(turn),
                 Err(Wait::ForATurnToEnd) => timeout_at(by, self.freed.notified()).await.ok()?,
                 Err(Wait::Until(at)) if at > by => return None,
                 Err(Wait::Until(at)) => sleep_until(at).await,
@@ -132,25 +163,26 @@ impl Pace {
     pub fn urgent_turn(&self) -> Turn<'_> {
         let mut state = self.state();
         state.fill(self.limits);
-        state.tokens -= 1.0;
-        state.in_flight += 1;
-        Turn(self)
+        state.spend();
+        Turn { pace: self, began: Instant::now() }
     }
 
-    fn take_or_wait(&self) -> Result<(), Wait> {
+    fn take_or_wait(&self) -> Result<Turn<'_>, Wait> {
         let mut state = self.state();
-        let per_second = state.fill(self.limits);
-        if state.in_flight >= state.window {
+        let rate = state.fill(self.limits);
+        #[expect(clippy::cast_precision_loss, reason = "a handful")]
+        if state.in_flight as f64 >= state.window.floor() {
             return Err(Wait::ForATurnToEnd);
         }
-        if state.tokens < 1.0 {
+        let slowed = state.slowed.map_or(0.0, |slowed| (1.0 - slowed.tokens) / rate);
+        let missing = ((1.0 - state.tokens) / self.limits.per_second).max(slowed);
+        if missing > 0.0 {
             // A nanosecond more, so that rounding cannot make the sleeper wake a hair too early for ever.
-            let missing = Duration::from_secs_f64((1.0 - state.tokens) / per_second);
-            return Err(Wait::Until(state.filled_at + missing + Duration::from_nanos(1)));
+            let missing = Duration::from_secs_f64(missing) + Duration::from_nanos(1);
+            return Err(Wait::Until(state.filled_at + missing));
         }
-        state.tokens -= 1.0;
-        state.in_flight += 1;
-        Ok(())
+        state.spend();
+        Ok(Turn { pace: self, began: Instant::now() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -160,31 +192,80 @@ impl Pace {
 }
 
 impl State {
+    fn spend(&mut self) {
+        self.tokens -= 1.0;
+        if let Some(slowed) = &mut self.slowed {
+            slowed.tokens -= 1.0;
+        }
+        self.in_flight += 1;
+    }
+
     /// Adds what time has brought, and answers with the rate of the moment.
     fn fill(&mut self, limits: Limits) -> f64 {
         let now = Instant::now();
-        let per_second = limits.per_second * self.share(now);
         let since = now.saturating_duration_since(self.filled_at).as_secs_f64();
-        self.tokens = (self.tokens + since * per_second).min(limits.burst.max(1.0));
         self.filled_at = now;
-        per_second
+        self.tokens = (self.tokens + since * limits.per_second).min(limits.burst.max(1.0));
+        let Some(slowed) = &mut self.slowed else { return limits.per_second };
+        let share = slowed.share(now);
+        let rate = limits.per_second * share;
+        slowed.tokens = (slowed.tokens + since * rate).min(BURST_WHILE_SLOWED);
+        if share >= FORGOTTEN_AT {
+            self.slowed = None;
+        }
+        rate
     }
 
-    fn learn(&mut self, limits: Limits, verdict: Verdict) {
+    fn learn(&mut self, limits: Limits, verdict: Verdict, latency: Duration) {
         self.fill(limits);
         match verdict {
-            Verdict::Taken => self.window = (self.window + 1).min(MOST_IN_FLIGHT),
+            Verdict::Taken => {
+                if let Some(slowed) = &mut self.slowed {
+                    slowed.taken += 1.0;
+                }
+                self.latency += (latency.as_secs_f64() - self.latency) / 8.0;
+                let needed = limits.per_second * self.latency * MORE_IN_FLIGHT;
+                let most = needed.clamp(FEWEST_IN_FLIGHT, MOST_IN_FLIGHT);
+                self.window = (self.window + 1.0 / self.window).min(most);
+            }
             Verdict::Throttled => {
                 let now = Instant::now();
-                let is_old_news = self.last_news.is_some_and(|at| now - at < SAME_NEWS);
-                self.last_news = Some(now);
-                self.window = (self.window / 2).max(1);
-                if !is_old_news && self.tokens < 1.0 {
-                    self.slowed = Some(Slowed { at: now, from: self.share(now) });
+                self.window = (self.window / 2.0).max(1.0);
+                let since = |at: Instant| now.saturating_duration_since(at);
+                if self.last_news.is_none_or(|at| since(at) >= SAME_NEWS) {
+                    let is_early = self.last_news.is_some_and(|at| since(at) < EARLY);
+                    self.early_ones = if is_early { self.early_ones + 1 } else { 0 };
+                    self.last_news = Some(now);
+                    self.slow_down(limits, now);
                 }
-                self.tokens = self.tokens.min(0.0);
             }
         }
+    }
+
+    fn slow_down(&mut self, limits: Limits, now: Instant) {
+        let pause = PAUSE * PAUSE_GROWS.powi(self.early_ones.min(5));
+        let begin = |from: f64, is_measured: bool, pause: f64| {
+            let from = from.clamp(SLOWEST, 1.0);
+            let tokens = -pause * from * limits.per_second;
+            Slowed { tokens, from, empty_at: now, taken: 0.0, is_measured }
+        };
+        let Some(slowed) = self.slowed else {
+            self.slowed = Some(begin(1.0, false, pause));
+            return;
+        };
+        let apart = now.saturating_duration_since(slowed.empty_at);
+        let share = slowed.share(now);
+        if apart < MEASURES_AFTER || (slowed.is_measured && apart < EARLY) {
+            let gives_way = slowed.is_measured && self.early_ones > EARLY_ONES_BORNE;
+            let from = if gives_way { slowed.from * LEFT_IF_EARLY } else { slowed.from };
+            let tokens = -pause * share * limits.per_second;
+            self.slowed = Some(Slowed { tokens, from: from.max(SLOWEST), ..slowed });
+            return;
+        }
+        self.early_ones = 0;
+        let measured = slowed.taken / apart.as_secs_f64() / limits.per_second;
+        let from = share.min(measured * BELOW_THE_MEASURED).max(share * LEAST_LEFT);
+        self.slowed = Some(begin(from, true, PAUSE));
     }
 }
 
@@ -197,13 +278,135 @@ enum Wait {
 impl Turn<'_> {
     /// Ends the turn with what EC2 said.
     pub fn end(self, verdict: Verdict) {
-        self.0.state().learn(self.0.limits, verdict);
+        self.pace.state().learn(self.pace.limits, verdict, self.began.elapsed());
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.0.state().in_flight -= 1;
-        self.0.freed.notify_one();
+        self.pace.state().in_flight -= 1;
+        self.pace.freed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn pace(per_second: f64, burst: f64) -> Pace {
+        Pace::new(Limits { per_second, burst })
+    }
+
+    fn later() -> Instant {
+        Instant::now() + Duration::from_hours(1)
+    }
+
+    /// Writes for so long, each taken at once; answers how many.
+    async fn write_for(pace: &Pace, time: Duration) -> usize {
+        let end = Instant::now() + time;
+        let mut writes = 0;
+        while let Some(turn) = pace.turn(end).await {
+            turn.end(Verdict::Taken);
+            writes += 1;
+        }
+        sleep_until(end).await;
+        writes
+    }
+
+    async fn be_throttled(pace: &Pace) {
+        if let Some(turn) = pace.turn(later()).await {
+            turn.end(Verdict::Throttled);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_goes_out_at_once_and_the_rest_at_the_rate() {
+        let pace = pace(5.0, 10.0);
+        assert_eq!(write_for(&pace, Duration::ZERO).await, 10);
+        let writes = write_for(&pace, 20 * SECOND).await;
+        assert!((99..=100).contains(&writes), "{writes}");
+        tokio::time::sleep(60 * SECOND).await;
+        assert_eq!(write_for(&pace, Duration::ZERO).await, 10, "no more than the burst is saved");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn turns_are_given_in_the_order_they_were_asked_for() {
+        let pace = pace(1.0, 1.0);
+        let order = Mutex::new(Vec::new());
+        let ask = async |number: usize| {
+            if let Some(turn) = pace.turn(later()).await {
+                order.lock().unwrap().push(number);
+                turn.end(Verdict::Taken);
+            }
+        };
+        tokio::join!(ask(0), ask(1), ask(2), ask(3));
+        assert_eq!(*order.lock().unwrap(), [0, 1, 2, 3]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_that_would_come_too_late_is_refused_at_once() {
+        let pace = pace(0.1, 1.0);
+        pace.turn(later()).await.unwrap().end(Verdict::Taken);
+        let asked = Instant::now();
+        assert!(pace.turn(asked + 5 * SECOND).await.is_none());
+        assert_eq!(asked.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_write_is_in_flight_at_first_and_then_more() {
+        let pace = pace(100.0, 100.0);
+        let first = pace.turn(later()).await.unwrap();
+        assert!(pace.turn(Instant::now() + SECOND).await.is_none(), "until the first is answered");
+        first.end(Verdict::Taken);
+        let (one, two) = (pace.turn(later()).await, pace.turn(Instant::now() + SECOND).await);
+        assert!(one.is_some() && two.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_throttled_write_ends_the_burst_and_leaves_the_rate() {
+        let pace = pace(5.0, 90.0);
+        be_throttled(&pace).await;
+        let writes = write_for(&pace, 21 * SECOND).await;
+        // 1.5 s of pause.
+        assert!((93..=103).contains(&writes), "{writes}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn throttled_writes_apart_measure_what_ec2_takes() {
+        let pace = pace(5.0, 90.0);
+        be_throttled(&pace).await;
+        // Of five a second EC2 takes two, and throttles in the end.
+        for _ in 0..30 {
+            pace.turn(later()).await.unwrap().end(Verdict::Taken);
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        be_throttled(&pace).await;
+        let writes = write_for(&pace, 20 * SECOND).await;
+        assert!((34..=60).contains(&writes), "about half the limit: {writes}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_slowed_recovers() {
+        let pace = pace(5.0, 1.0);
+        for _ in 0..8 {
+            be_throttled(&pace).await;
+            tokio::time::sleep(30 * SECOND).await;
+        }
+        let slow = write_for(&pace, 20 * SECOND).await;
+        write_for(&pace, 400 * SECOND).await;
+        let recovered = write_for(&pace, 20 * SECOND).await;
+        assert!(slow < 40 && recovered >= 99, "{slow}, then {recovered}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_urgent_turn_waits_for_nobody_and_is_missing_afterwards() {
+        let pace = pace(1.0, 1.0);
+        pace.urgent_turn().end(Verdict::Taken);
+        pace.urgent_turn().end(Verdict::Taken);
+        let asked = Instant::now();
+        let _turn = pace.turn(later()).await;
+        assert!(asked.elapsed() >= 2 * SECOND);
     }
 }

@@ -11,7 +11,7 @@ use crate::cloud::{Cloud, CloudError, ErrorKind, IDS_PER_READ};
 use crate::config::Mode;
 use crate::decide::{Decision, Different, Leave, Patience, Wait, decide, decide_unseen};
 use crate::model::{
-    Association, InstanceFacts, InstanceId, InstanceRef, Profile, ProfileRef, Tags,
+    Association, AssociationId, InstanceFacts, InstanceId, InstanceRef, Profile, ProfileRef, Tags,
 };
 use crate::pace::{Pace, Turn, Verdict};
 use crate::policy::rule::Subject;
@@ -29,7 +29,9 @@ const REFRESH_TIME: Duration = Duration::from_secs(1);
 /// Looks again, in one invocation, after the world moved between look and act.
 const LOOKS_AFTER_A_MOVE: u32 = 3;
 /// Looks again after a write that may or may not have been carried out.
-const LOOKS_AFTER_A_LOST_WRITE: u32 = 2;
+const LOOKS_AFTER_A_LOST_WRITE: u32 = 4;
+/// Tries of a look: a batch's instances would all come again for its sake, and a lost write's fate would stay unknown.
+const TRIES_OF_A_LOOK: u32 = 4;
 /// Looks again where EC2's view lags behind the event: no instance, or no tag that the event itself showed.
 const LOOKS_BEHIND_AN_EVENT: u32 = 2;
 /// Looks again after a throttled write. Each waits for its turn, and the turns come slower.
@@ -99,13 +101,43 @@ struct Case<'a> {
     turn: Option<Turn<'a>>,
     /// A write of ours failed, or may have got through unseen.
     tried: bool,
-    /// The last write was throttled.
-    throttled: bool,
+    /// What came of the last write.
+    last_write: LastWrite,
+    /// A write was throttled: where no turn is left for another try, it is the rate that was lacking.
+    throttle: Option<CloudError>,
     /// A recreated profile was replaced by itself once; that is never tried a second time.
     tried_recreated: bool,
     /// A profile that a swap detached, or may have detached, and that nothing has taken the place of yet.
-    detached: Option<String>,
+    detached: Option<Detached>,
     looks: Looks,
+}
+
+/// What came of a write, as far as its turn goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LastWrite {
+    /// EC2 answered.
+    Answered,
+    /// EC2 had too many.
+    Throttled,
+    /// Nobody knows whether it got through.
+    Lost,
+}
+
+/// What a swap took away.
+#[derive(Debug, Clone)]
+struct Detached {
+    profile_arn: String,
+    /// The association that was there.
+    id: AssociationId,
+    /// EC2 said that it took it away; otherwise that answer was lost.
+    is_certain: bool,
+}
+
+impl Detached {
+    /// Whether a row is what was taken away: EC2's list can lag behind.
+    fn is_this(&self, row: &Association) -> bool {
+        self.is_certain && row.id == self.id
+    }
 }
 
 /// How many more looks are allowed, by cause.
@@ -162,7 +194,9 @@ impl<'a, C: Cloud> Reconciler<'a, C> {
         }
         let work = timeout_at(stop_at, self.converge(&mut case, view)).await;
         let mut result = work.unwrap_or(Err(Failure::OutOfTime));
-        case.turn = None;
+        if let Some(turn) = case.turn.take().filter(|_| case.last_write == LastWrite::Lost) {
+            turn.end(Verdict::Taken);
+        }
         view.lock().await.waiting.remove(&case.job.instance.id);
         if let Some(detached) = case.detached.take() {
             result = self.make_good(&case, detached, result).await;
@@ -188,6 +222,7 @@ impl<'a, C: Cloud> Reconciler<'a, C> {
         let (mut at, mut sighting) = self.view(&id, view).await;
         loop {
             case.facts = sighting.map_err(Failure::Cloud)?;
+            case.leave_out_what_we_detached();
             case.looked_at = at;
             let behind =
                 if case.lags_behind_the_event() { case.look_behind_the_event() } else { None };
@@ -262,14 +297,22 @@ impl<'a, C: Cloud> Reconciler<'a, C> {
             // An instance that is bare because of us waits for nobody.
             case.turn = match &case.detached {
                 Some(_) => Some(self.pace.urgent_turn()),
-                None => Some(self.pace.turn(case.stop_at).await.ok_or(Failure::OutOfTime)?),
+                None => match self.pace.turn(case.stop_at).await {
+                    Some(turn) => Some(turn),
+                    None => {
+                        return Err(case
+                            .throttle
+                            .take()
+                            .map_or(Failure::OutOfTime, Failure::Cloud));
+                    }
+                },
             };
             if case.looked_at.elapsed() > FACTS_GOOD_FOR {
                 return Ok(Step::LookTogether);
             }
         }
         let turn = case.turn.take();
-        case.throttled = false;
+        case.last_write = LastWrite::Answered;
         let step = match decision {
             Decision::Associate(to) => self.associate(case, &to).await,
             Decision::Replace { from, to, why } => self.replace(case, &from, &to, why).await,
@@ -282,8 +325,12 @@ impl<'a, C: Cloud> Reconciler<'a, C> {
             | Decision::LookUp(_)
             | Decision::Confirm => Ok(Step::Done(Outcome::Left)),
         };
-        if let Some(turn) = turn {
-            turn.end(if case.throttled { Verdict::Throttled } else { Verdict::Taken });
+        match (case.last_write, turn) {
+            // The next look tells. Until then the turn is held for another try, which EC2 may not have had yet.
+            (LastWrite::Lost, turn) => case.turn = turn,
+            (LastWrite::Answered, Some(turn)) => turn.end(Verdict::Taken),
+            (LastWrite::Throttled, Some(turn)) => turn.end(Verdict::Throttled),
+            (LastWrite::Answered | LastWrite::Throttled, None) => {}
         }
         step
     }
@@ -342,13 +389,22 @@ impl<'a, C: Cloud> Reconciler<'a, C> {
         if self.deadline.saturating_duration_since(Instant::now()) < SWAP_NEEDS {
             return Err(Failure::OutOfTime);
         }
-        case.detached = Some(from.profile_arn.clone());
+        let before = case.detached.take();
+        let detached = Detached {
+            profile_arn: from.profile_arn.clone(),
+            id: from.id.clone(),
+            is_certain: false,
+        };
+        case.detached = Some(detached);
         if let Err(error) = self.cloud.disassociate(&from.id).await {
             // An answer says that nothing was detached by us: the adapter sends this call no second time.
             if error.kind != ErrorKind::Transient {
-                case.detached = None;
+                case.detached = before;
             }
             return self.after_a_failed_write(case, error, Some(to));
+        }
+        if let Some(detached) = &mut case.detached {
+            detached.is_certain = true;
         }
         self.associate(case, to).await
     }
@@ -365,7 +421,10 @@ impl<'a, C: Cloud> Reconciler<'a, C> {
                 case.look_after_a_move().ok_or(Failure::KeepsMoving(error))
             }
             // It may have been carried out all the same.
-            ErrorKind::Transient => case.look_after_a_lost_write().ok_or(Failure::Cloud(error)),
+            ErrorKind::Transient => {
+                case.last_write = LastWrite::Lost;
+                case.look_after_a_lost_write().ok_or(Failure::Cloud(error))
+            }
             ErrorKind::ProfileNotFound => {
                 if let Some(to) = to {
                     self.profiles.forget(to.arn.name());
@@ -373,7 +432,8 @@ impl<'a, C: Cloud> Reconciler<'a, C> {
                 Err(Failure::ProfileUnknownToEc2(error))
             }
             ErrorKind::Throttled => {
-                case.throttled = true;
+                case.last_write = LastWrite::Throttled;
+                case.throttle = Some(error.clone());
                 case.look_after_a_throttle().ok_or(Failure::Cloud(error))
             }
             ErrorKind::Denied(_) | ErrorKind::Rejected => Err(Failure::Cloud(error)),
@@ -384,24 +444,29 @@ impl<'a, C: Cloud> Reconciler<'a, C> {
     async fn make_good(
         &self,
         case: &Case<'_>,
-        detached: String,
+        detached: Detached,
         result: Result<Outcome, Failure>,
     ) -> Result<Outcome, Failure> {
         let id = &case.job.instance.id;
         let left_bare = |undoing, swap: Result<Outcome, Failure>| {
             let cause = swap.err().map(Box::new);
-            Err(Failure::LeftBare { detached: detached.clone(), cause, undoing })
+            Err(Failure::LeftBare { detached: detached.profile_arn.clone(), cause, undoing })
         };
         let _turn = self.pace.urgent_turn();
-        match timeout_at(self.deadline, self.cloud.associate(id, &detached)).await {
+        match timeout_at(self.deadline, self.cloud.associate(id, &detached.profile_arn)).await {
             Ok(Ok(())) => result.map_err(|cause| Failure::SwapUndone {
-                restored: detached,
+                restored: detached.profile_arn,
                 cause: Box::new(cause),
             }),
             // Something is attached, or EC2 takes nothing in this state, or the answer was lost: a look tells.
             Ok(Err(error)) if matches!(error.kind, ErrorKind::Conflict | ErrorKind::Transient) => {
                 match timeout_at(self.deadline, self.look_at(id)).await {
-                    Ok(Ok(Some(InstanceFacts { association: Some(_), .. }))) => result,
+                    Ok(Ok(Some(InstanceFacts { association: Some(row), .. })))
+                        // What we may have taken away proves nothing: the list can lag behind.
+                        if row.id != detached.id =>
+                    {
+                        result
+                    }
                     Ok(Ok(_) | Err(_)) | Err(_) => left_bare(Some(error), result),
                 }
             }
@@ -480,16 +545,23 @@ impl<'a, C: Cloud> Reconciler<'a, C> {
     }
 
     async fn look_at(&self, id: &InstanceId) -> Sighting {
-        self.look_at_all(std::slice::from_ref(id)).await.remove(id).unwrap_or(Ok(None))
+        // A look behind a write of ours must not fail lightly: it tells what became of it.
+        let look = self.look(std::slice::from_ref(id), TRIES_OF_A_LOOK);
+        look.await.remove(id).unwrap_or(Ok(None))
     }
 
     /// One look at many instances: both lists at once. Where EC2 refuses a list for one id's sake, the list is halved
     /// until that id stands alone.
     async fn look_at_all(&self, ids: &[InstanceId]) -> HashMap<InstanceId, Sighting> {
+        // One message that comes again is worth no second try; a batch of them is.
+        self.look(ids, if ids.len() > 1 { TRIES_OF_A_LOOK } else { 1 }).await
+    }
+
+    async fn look(&self, ids: &[InstanceId], most_tries: u32) -> HashMap<InstanceId, Sighting> {
         let mut sightings = HashMap::with_capacity(ids.len());
         // Lists that fail, fail alone.
-        let mut lists: Vec<&[InstanceId]> = ids.chunks(IDS_PER_READ).collect();
-        while let Some(list) = lists.pop() {
+        let mut lists: Vec<_> = ids.chunks(IDS_PER_READ).map(|list| (1, list)).collect();
+        while let Some((tries, list)) = lists.pop() {
             match tokio::try_join!(self.cloud.instances(list), self.cloud.associations(list)) {
                 Ok((instances, associations)) => {
                     let mut rows: HashMap<InstanceId, Vec<Association>> = HashMap::new();
@@ -508,9 +580,15 @@ impl<'a, C: Cloud> Reconciler<'a, C> {
                     kind: ErrorKind::Rejected | ErrorKind::InstanceNotFound, ..
                 }) if list.len() > 1 => {
                     let (left, right) = list.split_at(list.len() / 2);
-                    lists.extend([left, right]);
+                    lists.extend([(tries, left), (tries, right)]);
                 }
                 Err(CloudError { kind: ErrorKind::InstanceNotFound, .. }) => {}
+                Err(CloudError { kind: ErrorKind::Transient | ErrorKind::Throttled, .. })
+                    if tries < most_tries =>
+                {
+                    sleep(PAUSE_AFTER_A_MOVE * tries).await;
+                    lists.push((tries + 1, list));
+                }
                 Err(error) => {
                     sightings.extend(list.iter().map(|id| (id.clone(), Err(error.clone()))));
                 }
@@ -563,7 +641,8 @@ impl Case<'_> {
             started: now,
             turn: None,
             tried: false,
-            throttled: false,
+            last_write: LastWrite::Answered,
+            throttle: None,
             tried_recreated: false,
             detached: None,
             looks,
@@ -574,6 +653,15 @@ impl Case<'_> {
     fn lags_behind_the_event(&self) -> bool {
         let Some(facts) = &self.facts else { return false };
         self.job.announced.iter().any(|(key, value)| facts.instance.tags.get(key) != Some(value))
+    }
+
+    /// A row that we took away ourselves is one that EC2's list lags behind with.
+    fn leave_out_what_we_detached(&mut self) {
+        if let (Some(detached), Some(facts)) = (&self.detached, &mut self.facts)
+            && facts.association.as_ref().is_some_and(|row| detached.is_this(row))
+        {
+            facts.association = None;
+        }
     }
 
     fn look_after_a_move(&mut self) -> Option<Step> {

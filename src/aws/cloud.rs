@@ -1,15 +1,10 @@
 //! EC2 and IAM by AWS's SDK: requests out, facts or classified errors back.
 
 use std::error::Error;
-use std::fmt;
-use std::marker::PhantomData;
 use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
-use aws_sdk_ec2::config::interceptors::InterceptorContext;
-use aws_sdk_ec2::config::retry::{ClassifyRetry, RetryAction};
 use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_ec2::operation::associate_iam_instance_profile::AssociateIamInstanceProfileError;
 use aws_sdk_ec2::types::IamInstanceProfileSpecification;
 use percent_encoding::percent_decode_str;
 
@@ -130,10 +125,7 @@ impl Cloud for AwsCloud {
             .instance_id(instance.as_str())
             .iam_instance_profile(exactly(profile_arn))
             .customize()
-            .config_override(
-                aws_sdk_ec2::Config::builder()
-                    .retry_classifier(UnlessThrottled::<AssociateIamInstanceProfileError>::new()),
-            )
+            .config_override(once())
             .send()
             .await
             .map(drop)
@@ -199,49 +191,12 @@ impl Fleet for AwsCloud {
     }
 }
 
-/// One try of a Disassociate or Replace. A second one after one that may have been carried out would be told that there
-/// is no such association, as if another hand had been at work: what we detached would not be known as ours to put back,
-/// and a replacement that must be tried only once would be tried again.
+/// One try of a write. A throttled one waits for its next turn. One whose answer was lost may have been carried out, which
+/// a look tells, and a second try does not: of Associate's, EC2 would take another token; of the others', it would say
+/// that there is no such association, as if another hand had been at work, and what we detached would not be known as
+/// ours to put back.
 fn once() -> aws_sdk_ec2::config::Builder {
     aws_sdk_ec2::Config::builder().retry_config(RetryConfig::disabled())
-}
-
-/// Allows no further try of a write that was throttled: the writer waits for its next turn instead, so that those that
-/// were throttled together do not come back together.
-struct UnlessThrottled<E>(PhantomData<fn() -> E>);
-
-impl<E> UnlessThrottled<E> {
-    fn new() -> Self {
-        Self(PhantomData)
-    }
-}
-
-impl<E> fmt::Debug for UnlessThrottled<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("UnlessThrottled")
-    }
-}
-
-impl<E> ClassifyRetry for UnlessThrottled<E>
-where
-    E: ProvideErrorMetadata + Error + Send + Sync + 'static,
-{
-    fn name(&self) -> &'static str {
-        "unless throttled"
-    }
-
-    fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
-        let Some(Err(error)) = context.output_or_error() else {
-            return RetryAction::NoActionIndicated;
-        };
-        let error = error.as_operation_error().and_then(|error| error.downcast_ref::<E>());
-        let code = error.and_then(ProvideErrorMetadata::code);
-        match code.map(|code| classify(Operation::AssociateIamInstanceProfile, Some(code), "", 0)) {
-            Some(ErrorKind::Throttled) => RetryAction::RetryForbidden,
-            // The classifiers that come with the SDK know what to do.
-            Some(_) | None => RetryAction::NoActionIndicated,
-        }
-    }
 }
 
 fn by_instance_id(ids: &[InstanceId]) -> aws_sdk_ec2::types::Filter {

@@ -3,4 +3,5 @@
 
 pub mod fake;
 pub mod faulty;
+pub mod storm;
 pub mod world;

@@ -133,6 +133,13 @@ impl Function {
         }
     }
 
+    /// The most memory that it ever held, in bytes; nothing, where the machine does not say.
+    pub fn peak_memory(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()?)).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
+    }
+
     /// Ends the function and answers with everything it logged.
     pub async fn stop(mut self) -> Vec<String> {
         self.child.kill().await.unwrap();

@@ -3,11 +3,13 @@
 //! Strict where AWS is: an unsigned request, an unknown parameter or an illegal value is refused with AWS's code, so that a
 //! call the live service would not take does not pass here either.
 
+mod spoil;
 pub mod sqs;
 mod tls;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -24,7 +26,7 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsAcceptor;
 
 use self::sqs::{Letter, Sqs};
@@ -39,8 +41,20 @@ pub enum Fault {
     BreaksBefore,
     /// It is carried out; then the connection breaks.
     BreaksAfter,
+    /// Something on the way answers with this status and this page; nothing is carried out.
+    Intercepts(u16, &'static str),
     /// It is carried out; the answer says success and is no XML.
     Garbles,
+    /// It is carried out; the answer ends in the middle, as if that were its end.
+    CutsShort,
+    /// It is carried out; the answer says success and nothing else.
+    Empties,
+    /// It is carried out; the answer is right, and says that it is a web page.
+    Mislabels,
+    /// It is carried out; the answer is right, and has so many bytes more than it needs.
+    Floods(usize),
+    /// It is carried out; the answer trickles in, ten bytes a second.
+    Drips,
     /// It is carried out after this time.
     Delays(Duration),
     /// It is never answered, and nothing is carried out.
@@ -84,6 +98,8 @@ struct Shared {
     /// Rows not yet given out, by the token that asks for them.
     pages: Mutex<HashMap<String, Vec<String>>>,
     tokens: AtomicU32,
+    /// The longest that a request is under way, each way.
+    jitter: Mutex<Duration>,
 }
 
 /// A fault, and the requests that meet it.
@@ -143,6 +159,7 @@ impl Wire {
             rows_per_page: Mutex::new(1000),
             pages: Mutex::default(),
             tokens: AtomicU32::new(0),
+            jitter: Mutex::default(),
         });
         let server = tokio::spawn(accept(listener, tls, Arc::clone(&shared)));
         Self { endpoint, roots: None, shared, server }
@@ -171,6 +188,17 @@ impl Wire {
 
     fn plan(self, planned: Planned) -> Self {
         self.shared.faults.lock().unwrap().push(planned);
+        self
+    }
+
+    /// All is well from now on: no fault is met any more.
+    pub fn mend(&self) {
+        self.shared.faults.lock().unwrap().clear();
+    }
+
+    /// Each request and each answer is under way for some time up to this.
+    pub fn with_jitter(self, longest: Duration) -> Self {
+        *self.shared.jitter.lock().unwrap() = longest;
         self
     }
 
@@ -384,7 +412,7 @@ async fn answer(
     shared: &Shared,
     connection: usize,
     request: hyper::Request<Incoming>,
-) -> Result<hyper::Response<Full<Bytes>>, Break> {
+) -> Result<hyper::Response<spoil::Body>, Break> {
     let signature = header(&request, "authorization");
     let target = header(&request, "x-amz-target");
     let content_type = header(&request, "content-type");
@@ -396,6 +424,7 @@ async fn answer(
     // Credential=KEY/DATE/REGION/SERVICE/aws4_request
     let mut scope = signature.split('/').skip(2).map(str::to_owned);
     let (region, service) = (scope.next().unwrap_or_default(), scope.next().unwrap_or_default());
+    sleep(shared.time_under_way(&body, "there")).await;
     let fault = shared.next_fault(&action, &parameters);
     shared.record(Request {
         action: action.clone(),
@@ -409,12 +438,27 @@ async fn answer(
     match &fault {
         Some(Fault::BreaksBefore) => return Err(Break),
         Some(Fault::Hangs) => std::future::pending().await,
-        Some(Fault::Delays(time)) => tokio::time::sleep(*time).await,
+        Some(Fault::Delays(time)) => sleep(*time).await,
         Some(Fault::Refuses(status, code, message)) => {
-            return Ok(api.respond(Err(error(*status, code, message))));
+            let refused = api.respond(Err(error(*status, code, message)));
+            return Ok(spoil::spoil(refused, None).await);
+        }
+        Some(Fault::Intercepts(status, page)) => {
+            let page = respond(*status, (*page).to_owned());
+            return Ok(spoil::spoil(page, Some(&Fault::Mislabels)).await);
         }
         Some(Fault::FailsEntries(places, code)) => failing = (*places, *code),
-        Some(Fault::BreaksAfter | Fault::Garbles) | None => {}
+        // What is carried out all the same.
+        Some(
+            Fault::BreaksAfter
+            | Fault::Garbles
+            | Fault::CutsShort
+            | Fault::Empties
+            | Fault::Mislabels
+            | Fault::Floods(_)
+            | Fault::Drips,
+        )
+        | None => {}
     }
     let done = if !is_post || content_type != api.content_type() {
         Err(api.malformed())
@@ -430,11 +474,13 @@ async fn answer(
     } else {
         shared.carry_out(&action, &parameters)
     };
-    match fault {
-        Some(Fault::BreaksAfter) => Err(Break),
-        Some(Fault::Garbles) => Ok(respond(200, "<html>welcome".to_owned())),
-        _ => Ok(api.respond(done)),
-    }
+    sleep(shared.time_under_way(&body, "back")).await;
+    let answer = match fault {
+        Some(Fault::BreaksAfter) => return Err(Break),
+        Some(Fault::Garbles) => respond(200, "<html>welcome".to_owned()),
+        _ => api.respond(done),
+    };
+    Ok(spoil::spoil(answer, fault.as_ref()).await)
 }
 
 impl Shared {
@@ -458,6 +504,14 @@ impl Shared {
             faults.remove(index);
         }
         Some(fault)
+    }
+
+    /// How long a request, or its answer, is under way: as good as random.
+    fn time_under_way(&self, request: &Bytes, way: &str) -> Duration {
+        let longest = *self.jitter.lock().unwrap();
+        let mut hasher = DefaultHasher::new();
+        (self.requests.lock().unwrap().len(), request, way).hash(&mut hasher);
+        longest * u32::from(hasher.finish().to_le_bytes()[0]) / 255
     }
 
     /// Whether the action's bucket, where it has one, has a token.

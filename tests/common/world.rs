@@ -3,7 +3,8 @@
 //! Public emulators get many of these wrong, so this model follows what the live service was recorded to do. It knows
 //! nothing of the code under test; `fake` serves it as a `Cloud`, `wire` over HTTP.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::{Index, IndexMut};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -109,7 +110,7 @@ type Hook = Box<dyn FnOnce(&mut World) + Send>;
 pub struct World {
     pub instances: BTreeMap<String, Instance>,
     pub profiles: BTreeMap<String, Profile>,
-    pub associations: Vec<Association>,
+    pub associations: Associations,
     pub calls: Vec<Call>,
     pub writes: Vec<Write>,
     denied: Vec<(Call, String)>,
@@ -175,6 +176,7 @@ impl World {
             shown_profile: None,
         };
         self.instances.insert(id.to_owned(), instance);
+        self.associations.unsettle(id);
         if let Some(name) = attached {
             self.attach(id, name);
         }
@@ -226,7 +228,7 @@ impl World {
 
     /// Another hand attaches a profile, settled, in place of what is there.
     pub fn attach(&mut self, id: &str, name: &str) {
-        self.associations.retain(|row| row.instance != id);
+        self.associations.remove_of(id);
         let row = self.new_row(id, name, "associated");
         self.instance_mut(id).shown_profile = Some((row.arn.clone(), row.profile_id.clone()));
         self.associations.push(row);
@@ -234,20 +236,18 @@ impl World {
 
     /// Another hand detaches what is there.
     pub fn detach(&mut self, id: &str) {
-        self.associations.retain(|row| row.instance != id);
+        self.associations.remove_of(id);
         self.instance_mut(id).shown_profile = None;
     }
 
     pub fn instance_mut(&mut self, id: &str) -> &mut Instance {
+        self.associations.unsettle(id);
         self.instances.get_mut(id).unwrap()
     }
 
     /// The name of the profile an instance counts as having.
     pub fn attached_to(&self, id: &str) -> Option<String> {
-        let rows = self
-            .associations
-            .iter()
-            .filter(|row| row.instance == id && row.state.starts_with("associat"));
+        let rows = self.associations.of(id).filter(|row| row.state.starts_with("associat"));
         rows.max_by_key(|row| row.timestamp)
             .and_then(|row| row.arn.rsplit('/').next())
             .map(str::to_owned)
@@ -308,16 +308,21 @@ impl World {
             instances.get(id).is_none_or(|instance| instance.state == "terminated")
         };
         let instances = &mut self.instances;
-        self.associations.retain(|row| {
-            let over = row.state == "disassociating" && row.since.elapsed() >= SETTLES_AFTER;
-            !over && !gone(instances, &row.instance)
-        });
-        for row in &mut self.associations {
-            let due = row.since.elapsed() >= SETTLES_AFTER && is_up(instances, &row.instance);
-            if row.state == "associating" && due {
+        for key in self.associations.unsettled() {
+            let row = self.associations.rows.get_mut(&key).unwrap();
+            let old = row.since.elapsed() >= SETTLES_AFTER;
+            let over = row.state == "disassociating" && old;
+            if over || gone(instances, &row.instance) {
+                self.associations.remove(key);
+                continue;
+            }
+            if row.state == "associating" && old && is_up(instances, &row.instance) {
                 "associated".clone_into(&mut row.state);
                 instances.get_mut(&row.instance).unwrap().shown_profile =
                     Some((row.arn.clone(), row.profile_id.clone()));
+            }
+            if row.state == "associated" {
+                self.associations.unsettled.remove(&key);
             }
         }
     }
@@ -347,7 +352,10 @@ impl World {
     /// `DescribeIamInstanceProfileAssociations` by the filter `instance-id`.
     pub fn describe_associations(&mut self, ids: &[String]) -> Result<Vec<Association>, AwsError> {
         self.begin(Call::DescribeAssociations)?;
-        Ok(self.associations.iter().filter(|row| ids.contains(&row.instance)).cloned().collect())
+        let rows = ids.iter().collect::<BTreeSet<_>>();
+        let mut rows: Vec<_> = rows.into_iter().flat_map(|id| self.associations.of(id)).collect();
+        rows.sort_by_key(|row| row.key());
+        Ok(rows.into_iter().cloned().collect())
     }
 
     /// `DescribeTags` by the filter `resource-id`: a view of its own, which lags and lies by itself.
@@ -381,7 +389,7 @@ impl World {
                 format!("The instance '{id}' is not in the 'running' or 'stopped' states.");
             return Err(error(400, "IncorrectInstanceState", &message));
         }
-        if self.associations.iter().any(|row| row.instance == id) {
+        if self.associations.of(id).next().is_some() {
             let message = format!("There is an existing association for instance {id}");
             return Err(error(400, "IncorrectState", &message));
         }
@@ -409,7 +417,7 @@ impl World {
             return Ok(old);
         }
         let now = Instant::now();
-        for row in self.associations.iter_mut().filter(|row| row.id == association) {
+        if let Some(row) = self.associations.get_mut(association) {
             "disassociating".clone_into(&mut row.state);
             row.since = now;
         }
@@ -430,12 +438,12 @@ impl World {
         let stopped =
             self.instances.get(&row.instance).is_some_and(|instance| instance.state == "stopped");
         if stopped {
-            self.associations.retain(|other| other.id != association);
+            self.associations.remove(row.key());
             self.instance_mut(&row.instance).shown_profile = None;
             "disassociated".clone_into(&mut row.state);
         } else {
             let now = Instant::now();
-            for live in self.associations.iter_mut().filter(|live| live.id == association) {
+            if let Some(live) = self.associations.get_mut(association) {
                 "disassociating".clone_into(&mut live.state);
                 live.since = now;
             }
@@ -445,7 +453,7 @@ impl World {
     }
 
     fn row(&self, association: &str) -> Result<&Association, AwsError> {
-        self.associations.iter().find(|row| row.id == association).ok_or_else(|| {
+        self.associations.get(association).ok_or_else(|| {
             let message = format!("An invalid association-id of '{association}' was given");
             error(400, "InvalidAssociationID.NotFound", &message)
         })
@@ -460,6 +468,95 @@ impl World {
             );
             error(400, "InvalidParameterValue", &message)
         })
+    }
+}
+
+/// Associations in the order they were made, found by their ids and by their instances: a storm makes thousands of them,
+/// and each call lets time have its effect on those alone that it can change.
+#[derive(Default)]
+pub struct Associations {
+    rows: BTreeMap<u64, Association>,
+    by_instance: HashMap<String, Vec<u64>>,
+    /// Those that may change with time, or because of what became of their instance.
+    unsettled: BTreeSet<u64>,
+}
+
+impl Association {
+    /// The number in its id, which grows with each new one.
+    fn key(&self) -> u64 {
+        key(&self.id).unwrap()
+    }
+}
+
+fn key(id: &str) -> Option<u64> {
+    u64::from_str_radix(id.strip_prefix("iip-assoc-")?, 16).ok()
+}
+
+impl Associations {
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn push(&mut self, row: Association) {
+        self.unsettled.insert(row.key());
+        self.by_instance.entry(row.instance.clone()).or_default().push(row.key());
+        self.rows.insert(row.key(), row);
+    }
+
+    fn remove(&mut self, key: u64) {
+        self.unsettled.remove(&key);
+        if let Some(row) = self.rows.remove(&key)
+            && let Some(keys) = self.by_instance.get_mut(&row.instance)
+        {
+            keys.retain(|other| *other != key);
+        }
+    }
+
+    fn remove_of(&mut self, instance: &str) {
+        for key in self.by_instance.remove(instance).unwrap_or_default() {
+            self.remove(key);
+        }
+    }
+
+    fn of(&self, instance: &str) -> impl Iterator<Item = &Association> {
+        self.by_instance.get(instance).into_iter().flatten().map(|key| &self.rows[key])
+    }
+
+    fn get(&self, id: &str) -> Option<&Association> {
+        self.rows.get(&key(id)?).filter(|row| row.id == id)
+    }
+
+    /// For a change that time will act on.
+    fn get_mut(&mut self, id: &str) -> Option<&mut Association> {
+        let key = key(id)?;
+        let row = self.rows.get_mut(&key).filter(|row| row.id == id)?;
+        self.unsettled.insert(key);
+        Some(row)
+    }
+
+    fn unsettled(&self) -> Vec<u64> {
+        self.unsettled.iter().copied().collect()
+    }
+
+    /// Something may become of the instance.
+    fn unsettle(&mut self, instance: &str) {
+        self.unsettled.extend(self.by_instance.get(instance).into_iter().flatten());
+    }
+}
+
+impl Index<usize> for Associations {
+    type Output = Association;
+
+    fn index(&self, index: usize) -> &Association {
+        self.rows.values().nth(index).unwrap()
+    }
+}
+
+impl IndexMut<usize> for Associations {
+    fn index_mut(&mut self, index: usize) -> &mut Association {
+        let (key, row) = self.rows.iter_mut().nth(index).unwrap();
+        self.unsettled.insert(*key);
+        row
     }
 }
 

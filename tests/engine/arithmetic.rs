@@ -55,7 +55,10 @@ fn the_visibility_timeout_is_what_lambda_asks_for() {
 
 #[test]
 fn a_batch_is_done_before_the_timeout_even_at_a_fifth_of_the_pace() {
-    let (writes, environments) = (default("WritesPerSecond"), default("MaximumConcurrency"));
+    let (writes, environments) = (default("WritesPerSecond"), 2);
+    let template =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("template.yaml")).unwrap();
+    assert!(template.contains("ScalingConfig: { MaximumConcurrency: 2 }"));
     let seconds_at_full_pace = number("BatchSize") * environments / writes;
     assert_eq!(seconds_at_full_pace, 10);
     assert!(5 * seconds_at_full_pace + 5 <= number("Timeout"), "5 s are for reads and the answer");

@@ -12,4 +12,7 @@ mod handler;
 mod policies;
 mod properties;
 mod reconcile;
+mod requirements;
 mod rooms;
+mod sentences;
+mod storm;

@@ -181,7 +181,9 @@ def test_an_event_of_no_interest_is_ignored_and_says_why(
     answer = function.invoke(sample(file, instance))
     assert list(answer) == ["ignored"] and answer["ignored"]
     assert account.profile_of(instance) is None
-    assert [line["outcome"] for line in function.log()] == ["ignored"]
+    lines = function.log()
+    # The start could not open its connections, and says so.
+    assert [line["outcome"] for line in lines if "outcome" in line] == ["ignored"]
 
 
 def test_a_malformed_event_is_an_error_in_stable_words(start: Start) -> None:

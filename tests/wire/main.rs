@@ -8,6 +8,7 @@
 #[path = "../common/wires.rs"]
 mod common;
 
+mod faults;
 mod pace;
 mod queue;
 mod start;

@@ -1,0 +1,424 @@
+//! The simulated AWS: the modelled EC2 and IAM of `world`, and what the function sees of them. Reads may be behind, calls
+//! may be cut before or after they are carried out, and a queue delivers at least once.
+//!
+//! Every call is told to the [`Watch`], which holds the truth and knows what must never be.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use auto_instance_profile::cloud::codes::classify;
+use auto_instance_profile::cloud::{Cloud, CloudError, Clouds, ErrorKind, Operation, Service};
+use auto_instance_profile::model::{
+    AccountId, Association, AssociationId, AssociationState, Instance, InstanceId, InstanceState,
+    Keeper, Platform, Profile, ProfileArn, ProfileId, ProfileName, QueueArn, Region, Role, Tags,
+};
+use auto_instance_profile::queue::{DeadLetter, Hidden, QueueError, Queues};
+use tokio::sync::Notify;
+use tokio::time::sleep;
+
+use crate::mutation::Mutation;
+use crate::plan::{self, Behind, Fault, Ms, Op, Rules};
+use crate::watch::Watch;
+use crate::world::{self, ACCOUNT, AwsError};
+
+/// How long a call may take before the adapter gives it up.
+const CALL_TIME: Duration = Duration::from_secs(12);
+
+/// One execution environment.
+pub struct Env {
+    pub number: usize,
+    pub rules: Rules,
+    /// Which deployment it belongs to.
+    pub version: usize,
+    pub dies: Notify,
+}
+
+/// What a handler takes for AWS, in one environment.
+#[derive(Clone)]
+pub struct SimAws {
+    pub watch: Arc<Mutex<Watch>>,
+    pub env: Arc<Env>,
+    pub mutation: Option<Mutation>,
+    /// What `DescribeInstances` showed last, for the mutation that makes the second witness repeat the first.
+    seen: Arc<Mutex<std::collections::BTreeMap<String, Tags>>>,
+    /// The profiles that this environment detached, for the mutation that never puts one back.
+    detached: Arc<Mutex<Vec<String>>>,
+}
+
+impl SimAws {
+    pub fn new(watch: &Arc<Mutex<Watch>>, env: &Arc<Env>, mutation: Option<Mutation>) -> Self {
+        Self {
+            watch: Arc::clone(watch),
+            env: Arc::clone(env),
+            mutation,
+            seen: Arc::default(),
+            detached: Arc::default(),
+        }
+    }
+
+    fn watch(&self) -> MutexGuard<'_, Watch> {
+        self.watch.lock().unwrap()
+    }
+
+    fn is(&self, mutation: Mutation) -> bool {
+        self.mutation == Some(mutation)
+    }
+
+    /// One call: its latency, what goes wrong with it, and what it does.
+    async fn call<T: Send + 'static>(
+        &self,
+        op: Op,
+        ids: Vec<String>,
+        act: impl FnOnce(&mut Watch) -> Result<T, AwsError> + Send + 'static,
+    ) -> Result<T, CloudError> {
+        let (latency, fault) = self.watch().begin_call(op, &ids, &self.env);
+        let operation = operation_of(op);
+        let lost = || CloudError::new(operation, ErrorKind::Transient, None, "connection reset");
+        let refused = |error: AwsError| {
+            let kind = classify(operation, Some(&error.code), &error.message, error.status);
+            CloudError::new(operation, kind, Some(error.code), error.message)
+        };
+        sleep(latency / 2).await;
+        let result = match fault {
+            None => act(&mut self.watch()).map_err(refused),
+            Some(Fault::Refused(code, status)) => Err(refused(refusal(code, status))),
+            Some(Fault::Cut) => Err(lost()),
+            Some(Fault::CutAfterwards) => {
+                let _ = act(&mut self.watch());
+                Err(lost())
+            }
+            Some(Fault::DoneThenRefused) => match act(&mut self.watch()) {
+                Ok(_) => Err(refused(refusal("IncorrectState", 400))),
+                Err(error) => Err(refused(error)),
+            },
+            Some(Fault::Late(after)) => {
+                let watch = Arc::clone(&self.watch);
+                tokio::spawn(async move {
+                    sleep(Duration::from_millis(after)).await;
+                    let mut watch = watch.lock().unwrap();
+                    watch.late = true;
+                    let _ = act(&mut watch);
+                    watch.late = false;
+                });
+                Err(lost())
+            }
+            Some(Fault::Hangs) => {
+                sleep(CALL_TIME).await;
+                Err(lost())
+            }
+            Some(Fault::DiesBefore) => self.die().await,
+            Some(Fault::DiesAfter) => {
+                let _ = act(&mut self.watch());
+                self.die().await
+            }
+        };
+        sleep(latency / 2).await;
+        let told = result.as_ref().err().map(|error| error.kind.clone());
+        self.watch().end_call(op, &ids, &self.env, told.as_ref());
+        result
+    }
+
+    /// A write. With a mutation that weakens a guard, not quite the one that was asked for.
+    async fn write<T: Send + 'static>(
+        &self,
+        op: Op,
+        id: String,
+        arn: Option<String>,
+        association: Option<String>,
+        act: impl Fn(&mut Watch) -> Result<T, AwsError> + Clone + Send + 'static,
+    ) -> Result<(), CloudError> {
+        let times = if self.is(Mutation::WritesTwice) { 2 } else { 1 };
+        let mut result = Ok(());
+        for _ in 0..times {
+            let env = Arc::clone(&self.env);
+            self.watch().check_write(op, &id, arn.as_deref(), association.as_deref(), &env);
+            let (act, who, association) = (act.clone(), id.clone(), association.clone());
+            let carry_out = move |watch: &mut Watch| {
+                let result = act(watch);
+                watch.after_write(op, &who, association.as_deref(), &env, result.is_ok());
+                result
+            };
+            result = self.call(op, vec![id.clone()], carry_out).await.map(drop);
+        }
+        if self.is(Mutation::TakesFailureForSuccess) { Ok(()) } else { result }
+    }
+
+    async fn die<T>(&self) -> T {
+        self.env.dies.notify_one();
+        std::future::pending().await
+    }
+
+    async fn queue_call(&self, op: Op) -> Result<bool, QueueError> {
+        let (latency, fault) = self.watch().begin_call(op, &[], &self.env);
+        sleep(latency).await;
+        let error = || QueueError::new("SQS", None, "connection reset");
+        match fault {
+            None => Ok(true),
+            Some(Fault::CutAfterwards) => Ok(false),
+            Some(Fault::DiesBefore | Fault::DiesAfter) => self.die().await,
+            Some(_) => Err(error()),
+        }
+    }
+}
+
+impl Queues for SimAws {
+    async fn hide(
+        &self,
+        _queue: &QueueArn,
+        messages: &[Hidden<'_>],
+    ) -> Vec<Result<(), QueueError>> {
+        let answer = self.queue_call(Op::Hide).await;
+        let lost = || Err(QueueError::new("ChangeMessageVisibility", None, "connection reset"));
+        let Ok(answered) = answer else { return messages.iter().map(|_| lost()).collect() };
+        let far = if self.is(Mutation::HidesForEver) { 10_000 } else { 1 };
+        let mut watch = self.watch();
+        let each = messages.iter().map(|hidden| {
+            let known = watch.hide(hidden.receipt, hidden.for_time * far);
+            match (known, answered) {
+                (true, true) => Ok(()),
+                (_, false) => lost(),
+                (false, true) => {
+                    let code = Some("ReceiptHandleIsInvalid".to_owned());
+                    Err(QueueError::new("ChangeMessageVisibility", code, "The receipt has expired"))
+                }
+            }
+        });
+        each.collect()
+    }
+
+    async fn give_up(
+        &self,
+        _dead_letter_queue: &str,
+        letters: &[DeadLetter<'_>],
+    ) -> Vec<Result<(), QueueError>> {
+        let mut results = Vec::new();
+        for letter in letters {
+            let answer = self.queue_call(Op::GiveUp).await;
+            if answer.is_ok() && !self.is(Mutation::LosesLetters) {
+                self.watch().give_up(letter);
+            }
+            results.push(match answer {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(QueueError::new("SendMessage", None, "connection reset")),
+                Err(error) => Err(error),
+            });
+        }
+        results
+    }
+}
+
+impl Clouds for SimAws {
+    type Cloud = Self;
+
+    fn of(&self, _region: &Region) -> Self {
+        self.clone()
+    }
+
+    async fn connect(&self, _region: &Region, _to: Service) -> Result<(), CloudError> {
+        sleep(Duration::from_millis(20)).await;
+        Ok(())
+    }
+}
+
+impl Cloud for SimAws {
+    async fn instances(&self, ids: &[InstanceId]) -> Result<Vec<Instance>, CloudError> {
+        let texts = sorted(ids);
+        let asked = texts.clone();
+        let found = self
+            .call(Op::Instances, texts, move |watch| {
+                Ok(asked.iter().filter_map(|id| watch.show_instance(id)).collect::<Vec<_>>())
+            })
+            .await?;
+        let mut seen = self.seen.lock().unwrap();
+        seen.extend(found.iter().map(|found| (found.id.clone(), found.tags.clone())));
+        Ok(found.into_iter().map(|found| self.warped_instance(found)).collect())
+    }
+
+    async fn associations(&self, ids: &[InstanceId]) -> Result<Vec<Association>, CloudError> {
+        let texts = sorted(ids);
+        let asked = texts.clone();
+        let mut rows = self
+            .call(Op::Associations, texts, move |watch| {
+                Ok(asked.iter().flat_map(|id| watch.show_associations(id)).collect::<Vec<_>>())
+            })
+            .await?;
+        if self.is(Mutation::SeesAssociatedOnly) {
+            rows.retain(|row| row.state == "associated");
+        }
+        Ok(rows.into_iter().map(association).collect())
+    }
+
+    async fn tags(&self, id: &InstanceId) -> Result<Tags, CloudError> {
+        let asked = id.to_string();
+        let tags =
+            self.call(Op::Tags, vec![asked.clone()], move |watch| Ok(watch.show_tags(&asked)));
+        let tags = tags.await?;
+        if self.is(Mutation::OneWitness) {
+            return Ok(self.seen.lock().unwrap().get(id.as_str()).cloned().unwrap_or_default());
+        }
+        Ok(tags)
+    }
+
+    async fn profile(&self, name: &ProfileName) -> Result<Option<Profile>, CloudError> {
+        let asked = name.to_string();
+        let found = self.call(Op::Profile, Vec::new(), move |watch| watch.show_profile(&asked));
+        match found.await {
+            Ok(found) => Ok(Some(self.warped_profile(&found))),
+            Err(CloudError { kind: ErrorKind::ProfileNotFound, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn associate(&self, instance: &InstanceId, arn: &str) -> Result<(), CloudError> {
+        let (id, arn) = (instance.to_string(), arn.to_owned());
+        if self.is(Mutation::NeverPutsBack) && self.detached.lock().unwrap().contains(&arn) {
+            return Ok(());
+        }
+        let (who, what) = (id.clone(), arn.clone());
+        let act = move |watch: &mut Watch| watch.associate(&who, &what);
+        self.write(Op::Associate, id, Some(arn), None, act).await
+    }
+
+    async fn replace(&self, association: &AssociationId, arn: &str) -> Result<(), CloudError> {
+        let (association, arn) = (association.to_string(), arn.to_owned());
+        let id = self.watch().instance_of(&association);
+        let (without_lock, who) = (self.is(Mutation::IgnoresTheLock), id.clone());
+        let (row, what) = (association.clone(), arn.clone());
+        let act = move |watch: &mut Watch| {
+            let row = if without_lock { watch.row_now(&who) } else { None }.unwrap_or(row.clone());
+            watch.replace(&row, &what)
+        };
+        self.write(Op::Replace, id, Some(arn), Some(association), act).await
+    }
+
+    async fn disassociate(&self, association: &AssociationId) -> Result<(), CloudError> {
+        let association = association.to_string();
+        let id = self.watch().instance_of(&association);
+        if let Some(arn) = self.watch().arn_of(&association) {
+            self.detached.lock().unwrap().push(arn);
+        }
+        let (without_lock, who, row) =
+            (self.is(Mutation::IgnoresTheLock), id.clone(), association.clone());
+        let act = move |watch: &mut Watch| {
+            let row = if without_lock { watch.row_now(&who) } else { None }.unwrap_or(row.clone());
+            watch.disassociate(&row)
+        };
+        self.write(Op::Disassociate, id, None, Some(association), act).await
+    }
+}
+
+impl SimAws {
+    fn warped_instance(&self, mut found: world::Instance) -> Instance {
+        if self.is(Mutation::SeesNoKeeper) {
+            found.managed_by = None;
+        }
+        if self.is(Mutation::SeesNoState) {
+            "running".clone_into(&mut found.state);
+        }
+        Instance {
+            id: InstanceId::parse(&found.id).unwrap(),
+            account: Some(AccountId::parse(ACCOUNT).unwrap()),
+            state: InstanceState::from_ec2(&found.state),
+            tags: found.tags,
+            keeper: found
+                .managed_by
+                .map_or(Keeper::Owner, |service| Keeper::Service(Some(service))),
+            vpc: Some("vpc-0123456789abcdef0".into()),
+            subnet: Some("subnet-0123456789abcdef0".into()),
+            instance_type: Some("t3.micro".into()),
+            platform: Platform::Linux,
+        }
+    }
+
+    fn warped_profile(&self, found: &world::Profile) -> Profile {
+        let trusting = || Role { name: "trusting".into(), trust_policy: None };
+        let role = found
+            .role
+            .as_ref()
+            .map(|role| Role { trust_policy: Some(role.trust_policy()), name: role.name.clone() });
+        let role = if self.is(Mutation::TrustsEveryProfile) { Some(trusting()) } else { role };
+        Profile {
+            arn: ProfileArn::parse(&found.arn()).unwrap(),
+            id: ProfileId::parse(&found.id).unwrap(),
+            role,
+        }
+    }
+}
+
+fn association(row: world::Association) -> Association {
+    Association {
+        id: AssociationId::parse(&row.id).unwrap(),
+        instance: InstanceId::parse(&row.instance).unwrap(),
+        profile_arn: row.arn,
+        profile_id: Some(ProfileId::parse(&row.profile_id).unwrap()),
+        state: AssociationState::from_ec2(&row.state),
+        since: Some(i128::from(row.timestamp)),
+    }
+}
+
+/// The function's order of ids is a hash map's, which no seed decides.
+fn sorted(ids: &[InstanceId]) -> Vec<String> {
+    let mut texts: Vec<_> = ids.iter().map(ToString::to_string).collect();
+    texts.sort();
+    texts
+}
+
+/// An error with a code, and the message that belongs to it.
+pub fn refusal(code: &str, status: u16) -> AwsError {
+    let message = match code {
+        "InvalidParameterValue" => "Invalid IAM Instance Profile ARN".to_owned(),
+        "UnauthorizedOperation" => format!(
+            "You are not authorized to perform this operation. User: arn:aws:sts::{ACCOUNT}:assumed-role/f/f is not \
+             authorized to perform: iam:PassRole on resource: arn:aws:iam::{ACCOUNT}:role/x because no identity-based \
+             policy allows it. Encoded authorization failure message: AbC"
+        ),
+        other => format!("{other}, as planned"),
+    };
+    AwsError { status, code: code.to_owned(), message }
+}
+
+fn operation_of(op: Op) -> Operation {
+    match op {
+        Op::Instances => Operation::DescribeInstances,
+        Op::Associations => Operation::DescribeIamInstanceProfileAssociations,
+        Op::Tags => Operation::DescribeTags,
+        Op::Profile => Operation::GetInstanceProfile,
+        Op::Associate => Operation::AssociateIamInstanceProfile,
+        Op::Replace => Operation::ReplaceIamInstanceProfileAssociation,
+        Op::Disassociate => Operation::DisassociateIamInstanceProfile,
+        Op::Hide | Op::GiveUp => unreachable!("a call to a queue"),
+    }
+}
+
+impl Watch {
+    /// What `DescribeInstances` shows of an instance now.
+    pub fn show_instance(&mut self, id: &str) -> Option<world::Instance> {
+        let who = plan::who(id);
+        let mut shown = self.view_as_read(who, Behind::Instances).instance.clone()?;
+        if self.leaves_tags_out(who) {
+            shown.tags.clear();
+        }
+        Some(shown)
+    }
+
+    /// What `DescribeIamInstanceProfileAssociations` shows of an instance now.
+    pub fn show_associations(&mut self, id: &str) -> Vec<world::Association> {
+        self.view_as_read(plan::who(id), Behind::Associations).rows.clone()
+    }
+
+    /// What `DescribeTags` shows of an instance now.
+    pub fn show_tags(&mut self, id: &str) -> Tags {
+        let view = self.view_as_read(plan::who(id), Behind::Tags);
+        view.instance.as_ref().map(|instance| instance.tags.clone()).unwrap_or_default()
+    }
+}
+
+/// A latency that the seed, the call and the moment decide.
+pub fn latency(seed: u64, op: Op, ids: &[String], now: Ms) -> Duration {
+    let mut mixed = seed ^ now.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ ((op as u64) << 40);
+    for byte in ids.iter().flat_map(|id| id.bytes()) {
+        mixed = (mixed ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    mixed ^= mixed >> 29;
+    Duration::from_millis(6 + 2 * (mixed % 30))
+}
