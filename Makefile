@@ -8,6 +8,8 @@ STAMP := $(VENV)/installed-$(shell cksum < requirements.txt | cut -d ' ' -f 1)
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export SAM_CLI_TELEMETRY := 0
+BENCHES := target/benches
+RUN_BENCH := cargo run --quiet --release --locked --target-dir $(BENCHES) --manifest-path
 # Without zig, which cargo-lambda would want: the host's own linker.
 export CARGO_LAMBDA_COMPILER ?= cargo
 # sam wants a Region even where it asks AWS nothing.
@@ -16,7 +18,7 @@ REGION := AWS_DEFAULT_REGION=us-east-1
 NEWEST_GLIBC := 34
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test format lint unit template python bench-policy build deploy clean need-rust need-python
+.PHONY: help venv demo test format lint unit fuzz soak licenses template python bench bench-policy bench-start bench-storm build deploy clean need-rust need-python
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,18 +26,34 @@ help: ## list the targets
 demo: need-rust $(STAMP) ## build, deploy to an emulated cloud, show what the function does there
 	@$(BIN)/python -m demo
 
-test: format lint unit template python ## everything that must pass before a change goes in
+test: format lint unit fuzz template python ## everything that must pass before a change goes in
 	@echo "make test: all passed"
 
 format: need-rust ## check the formatting
 	cargo fmt --check
-	cargo fmt --check --manifest-path benches/policy/Cargo.toml
+	@for package in benches/policy benches/start benches/storm examples/plain-sdk fuzz; do \
+	cargo fmt --check --manifest-path $$package/Cargo.toml || exit 1; done
 
 lint: need-rust ## clippy, warnings as errors
 	cargo clippy --locked --all-targets --features cli -- -D warnings
+	@for package in start storm; do cargo clippy --locked --quiet --target-dir $(BENCHES) \
+	--manifest-path benches/$$package/Cargo.toml -- -D warnings || exit 1; done
 
 unit: need-rust ## the Rust tests
 	cargo test --locked --features cli
+
+FUZZ := --locked --target-dir target/fuzz --manifest-path fuzz/Cargo.toml
+
+fuzz: need-rust ## outsiders' texts, thrown at their readers for some seconds
+	cargo test $(FUZZ)
+
+soak: need-rust ## the long runs: 100,000 worlds, ten minutes of fuzzing a target, the table of faults
+	WORLDS=100000 cargo test --locked --features cli --test worlds _half_of
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-600} cargo test $(FUZZ) -- --nocapture
+	COMPARE_FAULTS=1 cargo test --locked --features cli --test wire faults
+
+licenses: need-rust ## write docs/LICENSES.md, the licences of what ships
+	$(PYTHON) docs/licenses.py
 
 template: $(STAMP) ## the template's linters; each check that is skipped says why, in the template
 	$(REGION) sam validate --lint
@@ -44,8 +62,28 @@ template: $(STAMP) ## the template's linters; each check that is skipped says wh
 python: need-rust $(STAMP) ## the template's tests and the end-to-end tests
 	pytest
 
+bench: bench-policy bench-start bench-storm ## all benchmarks; writes their tables into docs/PERFORMANCE.md
+	@for part in policy start storm; do $(BIN)/python benches/report.py $$part < $(BENCHES)/$$part.md; done
+	$(BIN)/python benches/cost.py $(BENCHES)/start.json $(BENCHES)/storm.json > $(BENCHES)/cost.md
+	@cat $(BENCHES)/cost.md
+	@$(BIN)/python benches/report.py cost < $(BENCHES)/cost.md
+
 bench-policy: need-rust ## 1,000 rules over 10,000 instances, on one core
-	cargo run --quiet --release --locked --manifest-path benches/policy/Cargo.toml --target-dir target/benches
+	@mkdir -p $(BENCHES)
+	$(RUN_BENCH) benches/policy/Cargo.toml > $(BENCHES)/policy.md
+	@cat $(BENCHES)/policy.md
+
+bench-start: need-rust $(STAMP) ## the start, first and warm events at Lambda's share, beside two peers
+	cargo build --release --locked --bin bootstrap
+	cd examples/plain-sdk && cargo build --release --locked
+	@mkdir -p $(BENCHES)
+	$(RUN_BENCH) benches/start/Cargo.toml -- --json $(BENCHES)/start.json > $(BENCHES)/start.md
+	@cat $(BENCHES)/start.md
+
+bench-storm: need-rust ## up to 20,000 instances launched at once, simulated
+	@mkdir -p $(BENCHES)
+	$(RUN_BENCH) benches/storm/Cargo.toml -- --json $(BENCHES)/storm.json --svg docs/storm.svg > $(BENCHES)/storm.md
+	@cat $(BENCHES)/storm.md
 
 build: need-rust $(STAMP) ## the release build, ready to deploy
 	sam build

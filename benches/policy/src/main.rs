@@ -37,17 +37,19 @@ fn main() {
     let (naive, agreeing) = median(|| by_asking_every_rule(&policy, &fleet, &region));
     assert_eq!(decisions, agreeing, "both ways decide alike");
 
-    println!("{RULES} rules, {INSTANCES} instances, one core, median of {ROUNDS}:");
-    println!("  reading and checking the file ({} kB): {reading:.1?}", yaml.len() / 1000);
-    println!("  deciding, by the index: {indexed:.1?}");
-    println!("  deciding, asking rule by rule: {naive:.1?}");
-    println!("  ratio: {:.0}", naive.as_secs_f64() / indexed.as_secs_f64());
-
-    println!("files of nearly 1 MB that try to take long, median of {ROUNDS}:");
+    println!("| {RULES} rules, {INSTANCES} instances, one core | median of {ROUNDS} |");
+    println!("|---|--:|");
+    println!("| reading and checking the file ({} kB) | {reading:.1?} |", yaml.len() / 1000);
+    println!("| deciding, by the index | {indexed:.1?} |");
+    let ratio = naive.as_secs_f64() / indexed.as_secs_f64();
+    println!("| deciding, asking rule by rule | {naive:.1?}, {ratio:.0} times as long |");
+    println!();
+    println!("| a file of nearly 1 MB that tries to take long | reading it | it is |");
+    println!("|---|--:|---|");
     for (what, yaml) in hostile_files() {
         let (reading, checked) = median(|| policy::file::check(&yaml, &allowed));
         let verdict = if checked.policy.is_some() { "a policy" } else { "refused" };
-        println!("  {what}: {reading:.1?} ({verdict})");
+        println!("| {what} | {reading:.1?} | {verdict} |");
     }
 }
 

@@ -1,0 +1,17 @@
+//! The shipped rooms by symbolic link, without those that name the SDK.
+
+pub mod allow;
+pub mod backoff;
+pub mod cloud;
+pub mod config;
+pub mod decide;
+pub mod event;
+pub mod handler;
+pub mod model;
+pub mod pace;
+pub mod policy;
+pub mod profiles;
+pub mod queue;
+pub mod reconcile;
+pub mod report;
+pub mod trust;
