@@ -77,9 +77,7 @@ impl AllowList {
             }
         }
     }
-}
 
-impl AllowList {
     /// The names of the profiles that are allowed by name and not by a wildcard.
     pub fn literal_names(&self) -> impl Iterator<Item = ProfileName> + '_ {
         let literals = self.0.iter().filter(|pattern| !pattern.text.contains(['*', '?']));

@@ -1,6 +1,6 @@
 //! Lambda's side: payload in, reconciliation, answer out.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -10,9 +10,8 @@ use futures_util::future::{join, join_all};
 use lambda_runtime::{Context, Diagnostic, LambdaEvent};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
-use crate::backoff::{self, Delivery, Next, WaitsFor};
 use crate::cloud::{Clouds, Service};
 use crate::config::{Config, Mode};
 use crate::decide::Patience;
@@ -20,8 +19,9 @@ use crate::event::{Caller, Message, Origin, Payload, Reader, Reading, Trigger};
 use crate::model::{AccountId, InstanceRef, Region, Tags};
 use crate::pace::Pace;
 use crate::profiles::Profiles;
-use crate::queue::{DeadLetter, Hidden, Queues};
+use crate::queue::Queues;
 use crate::reconcile::{Job, Reconciler};
+use crate::redelivery::{Redelivery, Undone};
 use crate::report::{Disposition, Entry, Failures, InstanceReport, MALFORMED, chain};
 
 /// What is not there yet is taken to be no more from this delivery on …
@@ -43,17 +43,6 @@ const TIME_TO_SORT: Duration = Duration::from_secs(2);
 const TIME_TO_GET_READY: Duration = Duration::from_secs(3);
 /// Profiles fetched while the function starts.
 const FETCHED_AT_START: usize = 16;
-/// While a batch is worked on, its messages are hidden for this long at a time: where an execution environment dies, they
-/// come again soon and not after the queue's visibility timeout.
-const LEASE: Duration = Duration::from_secs(5);
-/// A lease is renewed this often.
-const LEASE_BEAT: Duration = Duration::from_secs(2);
-/// Batches larger than this take their time as a rule, so that their lease begins at once; the others' with the first beat.
-const SMALL_BATCH: usize = 10;
-/// The first beat of a small batch: its work is done by then, as a rule, and the queue is asked for nothing.
-const FIRST_BEAT: Duration = Duration::from_millis(500);
-/// How soon a message comes again for which the queue's redrive policy is to count receives.
-const GIVEN_UP_BY_THE_QUEUE: Duration = Duration::from_secs(20);
 
 /// The function: settings, clouds and queues, and what is remembered between invocations.
 pub struct Handler<A> {
@@ -97,36 +86,6 @@ pub enum Answer {
 pub struct InvocationError {
     error_type: &'static str,
     message: String,
-}
-
-/// What became of a message.
-#[derive(Debug, Clone)]
-enum Fate {
-    Done,
-    NotDone(Undone),
-}
-
-/// Why a message is not done. Of several reasons the most hopeful counts: as long as a part of a message may yet be done,
-/// it comes again, and is given up only for what is left.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Undone {
-    waits_for: WaitsFor,
-    error_type: &'static str,
-    error: String,
-}
-
-impl Fate {
-    fn add(&mut self, undone: Undone) {
-        match self {
-            Self::NotDone(better) if *better <= undone => {}
-            Self::Done | Self::NotDone(_) => *self = Self::NotDone(undone),
-        }
-    }
-
-    fn add_malformed(&mut self, why: &dyn Error) {
-        let error = chain(why);
-        self.add(Undone { waits_for: WaitsFor::Nothing, error_type: MALFORMED, error });
-    }
 }
 
 impl<A: Clouds + Queues> Handler<A> {
@@ -231,7 +190,7 @@ impl<A: Clouds + Queues> Handler<A> {
         messages.sort_by_key(|message| message.sent_ms);
         let ages = ages_of(&messages);
         let mut work = Work::default();
-        let mut fates = vec![Fate::Done; messages.len()];
+        let mut reasons: Vec<Option<Undone>> = vec![None; messages.len()];
         for (index, message) in messages.iter().enumerate() {
             match &message.reading {
                 Ok(Reading::Trigger(trigger)) => {
@@ -239,7 +198,7 @@ impl<A: Clouds + Queues> Handler<A> {
                     work.add(trigger, self.config.mode, patience, index);
                     for why in &trigger.illegal {
                         log_malformed(why, Some(&message.id));
-                        fates[index].add_malformed(why);
+                        Undone::malformed(why).add_to(&mut reasons[index]);
                     }
                 }
                 Ok(Reading::Ignored(why)) => {
@@ -247,144 +206,40 @@ impl<A: Clouds + Queues> Handler<A> {
                 }
                 Err(malformed) => {
                     log_malformed(malformed, Some(&message.id));
-                    fates[index].add_malformed(malformed);
+                    Undone::malformed(malformed).add_to(&mut reasons[index]);
                 }
             }
         }
         let remaining = deadline.saturating_duration_since(Instant::now());
         let stop_at = deadline - TIME_TO_SORT.min(remaining / 4);
         let reports = self.reconcile(work.jobs, &work.messages, &messages, stop_at);
+        let redelivery = Redelivery {
+            queues: &self.aws,
+            dead_letter_queue: self.config.dead_letter_queue.as_deref(),
+            messages: &messages,
+        };
         let reports = tokio::select! {
             biased;
             reports = reports => reports,
-            () = self.keep_hidden(&messages) => Vec::new(),
+            never = redelivery.keep_hidden() => match never {},
         };
         for (report, indices) in reports.iter().zip(work.messages) {
-            if let Some(undone) = undone(report) {
+            if let Some(undone) = Undone::by(report) {
                 for index in indices {
-                    fates[index].add(undone.clone());
+                    undone.clone().add_to(&mut reasons[index]);
                 }
             }
         }
-        let given_up = self.sort(&messages, &fates, &ages, deadline).await;
+        let given_up = redelivery.sort(&reasons, &ages, deadline).await;
         let mut response = SqsBatchResponse::default();
-        for (index, (message, fate)) in messages.into_iter().zip(fates).enumerate() {
-            if matches!(fate, Fate::NotDone(_)) && !given_up.contains(&index) {
+        for (index, (message, undone)) in messages.into_iter().zip(reasons).enumerate() {
+            if undone.is_some() && !given_up.contains(&index) {
                 let mut failure = BatchItemFailure::default();
                 failure.item_identifier = message.id;
                 response.batch_item_failures.push(failure);
             }
         }
         response
-    }
-
-    /// Renews the lease on a batch's messages until it is dropped.
-    async fn keep_hidden(&self, messages: &[Message]) {
-        let leases: Vec<_> = messages.iter().map(|message| (message, LEASE)).collect();
-        if messages.len() <= SMALL_BATCH {
-            sleep(FIRST_BEAT).await;
-        }
-        loop {
-            self.hide(&leases).await;
-            sleep(LEASE_BEAT).await;
-        }
-    }
-
-    /// Says of each message that is not done when it comes again, or gives it up; answers with those that are safe in the
-    /// dead-letter queue.
-    async fn sort(
-        &self,
-        messages: &[Message],
-        fates: &[Fate],
-        ages: &[Option<Duration>],
-        deadline: Instant,
-    ) -> Vec<usize> {
-        let (mut again, mut letters) = (Vec::new(), Vec::new());
-        for (index, (message, fate)) in messages.iter().zip(fates).enumerate() {
-            let Fate::NotDone(undone) = fate else { continue };
-            let Message { id, receives, .. } = message;
-            let delivery = Delivery { id, receives: *receives, age: ages[index] };
-            match backoff::next(undone.waits_for, delivery) {
-                Next::Again(delay) => {
-                    tracing::info!(
-                        message.id = id,
-                        message.receives = receives,
-                        message.again_in_s = delay.as_secs(),
-                        "comes again, since it waits for {}",
-                        undone.waits_for
-                    );
-                    again.push((message, delay));
-                }
-                Next::DeadLetter => letters.push((index, undone)),
-            }
-        }
-        let Some(dead_letter_queue) = &self.config.dead_letter_queue else {
-            // The queue's own redrive policy gives up. It counts receives, so for what is hopeless they lie close.
-            again.extend(letters.iter().map(|(index, undone)| {
-                let hopeless = undone.waits_for == WaitsFor::Nothing;
-                (&messages[*index], if hopeless { GIVEN_UP_BY_THE_QUEUE } else { backoff::LONGEST })
-            }));
-            self.hide_until(deadline, &again).await;
-            return Vec::new();
-        };
-        let dead: Vec<_> = letters
-            .iter()
-            .map(|(index, undone)| DeadLetter {
-                body: &messages[*index].body,
-                message_id: &messages[*index].id,
-                error_type: undone.error_type,
-                error: &undone.error,
-            })
-            .collect();
-        let give_up = timeout_at(deadline, self.aws.give_up(dead_letter_queue, &dead));
-        let ((), given_up) = join(self.hide_until(deadline, &again), give_up).await;
-        if given_up.is_err() {
-            tracing::error!("no time to give messages up: they come again");
-        }
-        let results = letters.into_iter().zip(given_up.unwrap_or_default());
-        let safe = results.filter_map(|((index, _), result)| match result {
-            Ok(()) => {
-                let id = &messages[index].id;
-                tracing::info!(message.id = id, "given up: in the dead-letter queue");
-                Some(index)
-            }
-            Err(error) => {
-                let id = &messages[index].id;
-                tracing::error!(
-                    message.id = id,
-                    "not given up, so it comes again: {}",
-                    chain(&error)
-                );
-                None
-            }
-        });
-        safe.collect()
-    }
-
-    async fn hide_until(&self, deadline: Instant, messages: &[(&Message, Duration)]) {
-        if timeout_at(deadline, self.hide(messages)).await.is_err() {
-            tracing::warn!("no time to say when messages come again: the queue's timeout decides");
-        }
-    }
-
-    async fn hide(&self, messages: &[(&Message, Duration)]) {
-        let mut by_queue: BTreeMap<_, Vec<Hidden<'_>>> = BTreeMap::new();
-        for (message, for_time) in messages {
-            // Without both the queue's timeout decides.
-            if let Some((queue, receipt)) = &message.delivery {
-                by_queue.entry(queue).or_default().push(Hidden { receipt, for_time: *for_time });
-            }
-        }
-        let calls = by_queue.iter().map(async |(queue, hidden)| self.aws.hide(queue, hidden).await);
-        let results = join_all(calls).await.concat();
-        if let Some(error) = results.iter().find_map(|result| result.as_ref().err()) {
-            let failed = results.iter().filter(|result| result.is_err()).count();
-            tracing::warn!(
-                "{failed} of {} messages come again when the queue's timeout is over: {}",
-                results.len(),
-                chain(error)
-            );
-        }
     }
 
     /// Deals with the jobs of each Region by that Region's cloud, reports in the jobs' order, and writes their lines.
@@ -474,18 +329,6 @@ impl Work {
                 self.messages[index].push(message);
             }
         }
-    }
-}
-
-fn undone(report: &InstanceReport) -> Option<Undone> {
-    match &report.result {
-        // A person must act, and the message would change nothing.
-        Ok(_) => None,
-        Err(failure) => Some(Undone {
-            waits_for: failure.waits_for(report.patience),
-            error_type: failure.error_type(),
-            error: format!("{}: {}", report.instance, chain(failure)),
-        }),
     }
 }
 

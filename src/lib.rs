@@ -14,6 +14,7 @@
 //! | [`profiles`] | what IAM answered lately |
 //! | [`pace`] | whose turn it is to write |
 //! | [`backoff`] | when a message that is not done comes again |
+//! | [`redelivery`] | a batch at its queue: hidden, seen again, given up |
 //! | [`reconcile`] | look, decide, act, look again; bounded |
 //! | [`report`] | how it ended: outcome, failure, log line, JSON |
 //! | [`config`], [`handler`] | the environment, and Lambda's side of it |
@@ -32,5 +33,6 @@ pub mod policy;
 pub mod profiles;
 pub mod queue;
 pub mod reconcile;
+pub mod redelivery;
 pub mod report;
 pub mod trust;

@@ -20,6 +20,7 @@ use crate::model::{
 const ROWS_PER_PAGE: i32 = 1000;
 /// One try at a page of a whole fleet: up to a thousand instances with all their details, several megabytes.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// EC2 in one Region, and IAM.
 #[derive(Debug, Clone)]
 pub struct AwsCloud {

@@ -51,6 +51,15 @@ fn forbidden(file: &str) -> &'static [&'static str] {
             "crate::config",
         ],
         "config.rs" => &["aws_sdk_", "aws_config", "tokio", "std::env", "crate::cloud", "async "],
+        "redelivery.rs" => &[
+            "aws_sdk_",
+            "aws_config",
+            "std::env",
+            "lambda_runtime",
+            "SystemTime",
+            "crate::decide",
+            "crate::cloud",
+        ],
         "reconcile.rs" | "report.rs" => &[
             "aws_sdk_",
             "aws_config",

@@ -12,6 +12,7 @@
 )]
 #![expect(clippy::print_stdout, reason = "a history is printed for a person to read")]
 
+#[path = "../common/storm/dice.rs"]
 mod dice;
 #[allow(dead_code, reason = "the other tests use the rest")]
 #[path = "../common/world.rs"]

@@ -13,5 +13,6 @@ pub mod policy;
 pub mod profiles;
 pub mod queue;
 pub mod reconcile;
+pub mod redelivery;
 pub mod report;
 pub mod trust;

@@ -3,7 +3,8 @@
 use std::ops::Range;
 use std::time::Duration;
 
-/// `SplitMix64`: small, and good enough for latencies and bad luck.
+/// `SplitMix64`: small, and good enough for latencies and bad luck. What it rolls must never change, or the seeds in
+/// `tests/worlds/regressions.txt` mean other worlds.
 #[derive(Debug, Clone)]
 pub struct Dice(u64);
 
