@@ -18,7 +18,7 @@ REGION := AWS_DEFAULT_REGION=us-east-1
 NEWEST_GLIBC := 34
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test format lint unit fuzz soak licenses template python bench bench-policy bench-start bench-storm build deploy clean need-rust need-python
+.PHONY: help venv demo test format lint unit fuzz soak supply licenses template python bench bench-policy bench-start bench-storm build deploy clean need-rust need-python
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,7 +26,7 @@ help: ## list the targets
 demo: need-rust $(STAMP) ## build, deploy to an emulated cloud, show what the function does there
 	@$(BIN)/python -m demo
 
-test: format lint unit fuzz template python ## everything that must pass before a change goes in
+test: format lint supply unit fuzz template python ## everything that must pass before a change goes in
 	@echo "make test: all passed"
 
 format: need-rust ## check the formatting
@@ -51,6 +51,10 @@ soak: need-rust ## the long runs: 100,000 worlds, ten minutes of fuzzing a targe
 	WORLDS=100000 cargo test --locked --features cli --test worlds _half_of
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-600} cargo test $(FUZZ) -- --nocapture
 	COMPARE_FAULTS=1 cargo test --locked --features cli --test wire faults
+
+supply: need-rust $(STAMP) ## what comes in from others: licences, bans, sources, and the list of what ships
+	cargo-deny --locked --log-level error check bans licenses sources
+	$(PYTHON) docs/licenses.py --check
 
 licenses: need-rust ## write docs/LICENSES.md, the licences of what ships
 	$(PYTHON) docs/licenses.py

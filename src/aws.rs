@@ -1,8 +1,9 @@
-//! AWS by its SDK: with the two files below it the only library room that names it. Here the clients are made, once, and
+//! AWS by its SDK: with the three files below it the only library room that names it. Here the clients are made, once, and
 //! made ready before the first event is there.
 
 pub mod cloud;
 pub mod queue;
+mod whole;
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -19,6 +20,7 @@ use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 
 use crate::aws::cloud::{AwsCloud, failed};
+use crate::aws::whole::WholeAnswers;
 use crate::cloud::{CloudError, Clouds, Operation, Service};
 use crate::model::Region;
 
@@ -74,7 +76,8 @@ impl Aws {
     /// With all that this configuration holds: credentials, Region, endpoint, connector, retries and timeouts.
     #[must_use]
     pub fn with(sdk: SdkConfig) -> Self {
-        let iam = aws_sdk_iam::Client::new(&sdk);
+        let iam = aws_sdk_iam::config::Builder::from(&sdk).interceptor(WholeAnswers).build();
+        let iam = aws_sdk_iam::Client::from_conf(iam);
         let mut nobody = sdk.clone().into_builder();
         nobody.set_credentials_provider(None);
         let nobody = aws_sdk_iam::config::Builder::from(&nobody.build()).allow_no_auth().build();
@@ -110,8 +113,8 @@ impl Clouds for Aws {
 
     fn of(&self, region: &Region) -> AwsCloud {
         let ec2 = self.ec2.get_or_make(region, |region| {
-            let config = aws_sdk_ec2::config::Builder::from(&self.sdk).region(region).build();
-            aws_sdk_ec2::Client::from_conf(config)
+            let config = aws_sdk_ec2::config::Builder::from(&self.sdk).region(region);
+            aws_sdk_ec2::Client::from_conf(config.interceptor(WholeAnswers).build())
         });
         AwsCloud::new(ec2, self.iam.clone())
     }

@@ -79,7 +79,7 @@ type Sighting = Result<Option<InstanceFacts>, CloudError>;
 /// What the last look at all instances of a run showed. Once it is too old, those that still wait are looked at again.
 struct View {
     sightings: HashMap<InstanceId, Sighting>,
-    /// When the look began.
+    /// When the look was over: one that took its time would otherwise be made again at once.
     at: Instant,
     /// Instances that wait for their beginning or for their turn to be written.
     waiting: HashSet<InstanceId>,
@@ -91,7 +91,7 @@ struct Case<'a> {
     /// When the work on it must end.
     stop_at: Instant,
     facts: Option<InstanceFacts>,
-    /// When the look began that showed the facts.
+    /// When the look was over that showed the facts.
     looked_at: Instant,
     requirement: Option<Requirement>,
     decision: Option<Decision>,
@@ -129,14 +129,17 @@ struct Detached {
     profile_arn: String,
     /// The association that was there.
     id: AssociationId,
+    /// When EC2 made it.
+    since: Option<i128>,
     /// EC2 said that it took it away; otherwise that answer was lost.
     is_certain: bool,
 }
 
 impl Detached {
-    /// Whether a row is what was taken away: EC2's list can lag behind.
-    fn is_this(&self, row: &Association) -> bool {
-        self.is_certain && row.id == self.id
+    /// Whether a row is what was taken away, or came before that: EC2's list can lag behind.
+    fn outlived(&self, row: &Association) -> bool {
+        let is_older = self.since.zip(row.since).is_some_and(|(ours, its)| its <= ours);
+        row.id == self.id || is_older
     }
 }
 
@@ -163,7 +166,6 @@ impl<'a, C: Cloud> Reconciler<'a, C> {
         let remaining = self.deadline.saturating_duration_since(Instant::now());
         let stop_at = self.deadline - RESERVE.min(remaining / 4);
         let ids: Vec<InstanceId> = jobs.iter().map(|job| job.instance.id.clone()).collect();
-        let at = Instant::now();
         let look = timeout_at(stop_at, self.look_at_all(&ids));
         let refresh = timeout(REFRESH_TIME, self.profiles.refresh(self.cloud));
         let (Ok(sightings), _) = tokio::join!(look, refresh) else {
@@ -177,7 +179,7 @@ impl<'a, C: Cloud> Reconciler<'a, C> {
         // Those that EC2 does not show are looked for again and again: they must not keep the others waiting.
         jobs.sort_by_key(|(_, job)| !sightings.contains_key(&job.instance.id));
         let waiting = ids.into_iter().collect();
-        let view = &Mutex::new(View { sightings, at, waiting });
+        let view = &Mutex::new(View { sightings, at: Instant::now(), waiting });
         let work = jobs
             .into_iter()
             .map(async |(index, job)| (index, self.deal_with(job, view, stop_at).await));
@@ -210,9 +212,8 @@ impl<'a, C: Cloud> Reconciler<'a, C> {
         view.waiting.insert(id.clone());
         if view.at.elapsed() > FACTS_GOOD_FOR {
             let ids: Vec<_> = view.waiting.iter().cloned().collect();
-            let at = Instant::now();
             view.sightings = self.look_at_all(&ids).await;
-            view.at = at;
+            view.at = Instant::now();
         }
         (view.at, view.sightings.get(id).cloned().unwrap_or(Ok(None)))
     }
@@ -240,7 +241,8 @@ impl<'a, C: Cloud> Reconciler<'a, C> {
                     // From here on this instance is looked at by itself.
                     view.lock().await.waiting.remove(&id);
                     sleep(pause).await;
-                    (Instant::now(), self.look_at(&id).await)
+                    let sighting = self.look_at(&id).await;
+                    (Instant::now(), sighting)
                 }
             };
         }
@@ -393,6 +395,7 @@ impl<'a, C: Cloud> Reconciler<'a, C> {
         let detached = Detached {
             profile_arn: from.profile_arn.clone(),
             id: from.id.clone(),
+            since: from.since,
             is_certain: false,
         };
         case.detached = Some(detached);
@@ -463,7 +466,7 @@ impl<'a, C: Cloud> Reconciler<'a, C> {
                 match timeout_at(self.deadline, self.look_at(id)).await {
                     Ok(Ok(Some(InstanceFacts { association: Some(row), .. })))
                         // What we may have taken away proves nothing: the list can lag behind.
-                        if row.id != detached.id =>
+                        if !detached.outlived(&row) =>
                     {
                         result
                     }
@@ -658,7 +661,8 @@ impl Case<'_> {
     /// A row that we took away ourselves is one that EC2's list lags behind with.
     fn leave_out_what_we_detached(&mut self) {
         if let (Some(detached), Some(facts)) = (&self.detached, &mut self.facts)
-            && facts.association.as_ref().is_some_and(|row| detached.is_this(row))
+            && detached.is_certain
+            && facts.association.as_ref().is_some_and(|row| detached.outlived(row))
         {
             facts.association = None;
         }

@@ -42,7 +42,7 @@ fn forbidden(file: &str) -> &'static [&'static str] {
         "queue.rs" => {
             &["aws_sdk_", "aws_config", "std::env", "lambda_runtime", "tokio", "crate::decide"]
         }
-        "aws.rs" | "aws/cloud.rs" | "aws/queue.rs" => &[
+        "aws.rs" | "aws/cloud.rs" | "aws/queue.rs" | "aws/whole.rs" => &[
             "std::env",
             "lambda_runtime",
             "crate::decide",

@@ -35,7 +35,7 @@ pub enum Invariant {
     /// attached, since the role refuses it.
     NeverOutsideTheAllowList,
     /// An invocation that detached a profile does not let go of the instance's last message while the instance is bare for
-    /// that reason: neither done nor given up.
+    /// that reason: neither done nor given up. Unless none is required by then.
     NeverBareAndForgotten,
     /// Writes that were carried out on an instance: at most two for its first requirement and two for each disturbance, by
     /// which is meant anything that happens to it or to a call about it. (A recreated profile that Replace does not mend:
@@ -734,7 +734,11 @@ impl Watch {
         self.note(who);
         let about = |other: &Message| matches!(other.about, About::Instance(of) | About::Perhaps(of) if of == who);
         let alive = self.messages.iter().any(about);
-        if self.bare[who] == Some(visit.number) && !alive {
+        let from = visit.began.saturating_sub(MOST_BEHIND);
+        // The tags may have changed since, so that it must be bare.
+        let may_be_bare =
+            self.views(who, from).iter().any(|(_, view)| view.want(env.rules) == Want::Bare);
+        if self.bare[who] == Some(visit.number) && !alive && !may_be_bare {
             let how = if given { "given up" } else { "done" };
             let what = format!("message {} is {how}, and instance {who} is bare", message.id);
             self.violate(Invariant::NeverBareAndForgotten, what);
@@ -742,7 +746,6 @@ impl Watch {
         if given || self.plan.kind == Kind::DryRun {
             return;
         }
-        let from = visit.began.saturating_sub(MOST_BEHIND);
         let left_out = self.left_out.iter().any(|(at, of)| *of == who && *at >= from);
         let views = self.views(who, from);
         // It may have changed in the middle: what was required at one moment, and what there was at another.
