@@ -40,6 +40,8 @@ const LOOKS_AFTER_A_THROTTLE: u32 = 4;
 const PAUSE_AFTER_A_MOVE: Duration = Duration::from_millis(500);
 /// The pause before the first look again behind an event; it doubles. EC2 shows a new instance within seconds.
 const PAUSE_BEHIND_AN_EVENT: Duration = Duration::from_secs(1);
+/// EC2's code for an association that is not there any more.
+const ASSOCIATION_GONE: &str = "InvalidAssociationID.NotFound";
 /// Time kept back at the end of an invocation, to put an old profile back where a swap was cut short.
 const RESERVE: Duration = Duration::from_secs(2);
 /// A swap is begun only with this much time ahead: two calls and the way back, each well under a second as a rule.
@@ -131,15 +133,39 @@ struct Detached {
     id: AssociationId,
     /// When EC2 made it.
     since: Option<i128>,
-    /// EC2 said that it took it away; otherwise that answer was lost.
-    is_certain: bool,
+    fate: Fate,
+}
+
+/// What is known of an association that a call of ours is to take away.
+#[derive(Debug, Clone)]
+enum Fate {
+    /// The call is under way.
+    Sent,
+    /// The answer was lost.
+    Lost(CloudError),
+    /// It is gone.
+    Gone,
 }
 
 impl Detached {
-    /// Whether a row is what was taken away, or came before that: EC2's list can lag behind.
+    /// Whether a row is not there any more, although EC2's list, which can lag behind, shows it: one from before the
+    /// association that was there surely is not; nor is that one itself, once it is gone.
     fn outlived(&self, row: &Association) -> bool {
         let is_older = self.since.zip(row.since).is_some_and(|(ours, its)| its <= ours);
-        row.id == self.id || is_older
+        if row.id == self.id { self.is_gone() } else { is_older }
+    }
+
+    fn is_gone(&self) -> bool {
+        match self.fate {
+            Fate::Gone => true,
+            Fate::Sent | Fate::Lost(_) => false,
+        }
+    }
+
+    /// What is known once a second try was refused: that the association is gone leaves no doubt.
+    fn known_by(self, id: &AssociationId, refusal: &CloudError) -> Self {
+        let is_gone = self.id == *id && refusal.code.as_deref() == Some(ASSOCIATION_GONE);
+        Self { fate: if is_gone { Fate::Gone } else { self.fate }, ..self }
     }
 }
 
@@ -267,6 +293,10 @@ impl<'a, C: Cloud> Reconciler<'a, C> {
             }
             Decision::Wait(Wait::State(_)) => Ok(Step::Done(Outcome::Waiting)),
             Decision::Wait(Wait::ProfileUnknown(wanted)) => Err(Failure::ProfileUnknown(wanted)),
+            // The profile that we may have detached is required after all, and the list may lag behind.
+            Decision::Keep(row) if let Some(doubt) = case.doubt_about(&row) => {
+                case.look_after_a_lost_write().ok_or(Failure::Cloud(doubt))
+            }
             Decision::Keep(_) | Decision::KeepBare => {
                 case.detached = None;
                 Ok(Step::Done(if case.tried { Outcome::Converged } else { Outcome::Kept }))
@@ -396,18 +426,19 @@ impl<'a, C: Cloud> Reconciler<'a, C> {
             profile_arn: from.profile_arn.clone(),
             id: from.id.clone(),
             since: from.since,
-            is_certain: false,
+            fate: Fate::Sent,
         };
         case.detached = Some(detached);
         if let Err(error) = self.cloud.disassociate(&from.id).await {
-            // An answer says that nothing was detached by us: the adapter sends this call no second time.
-            if error.kind != ErrorKind::Transient {
-                case.detached = before;
+            match (&error.kind, &mut case.detached) {
+                (ErrorKind::Transient, Some(detached)) => detached.fate = Fate::Lost(error.clone()),
+                // An answer says that nothing was detached by us now: the adapter sends this call no second time.
+                _ => case.detached = before.map(|before| before.known_by(&from.id, &error)),
             }
             return self.after_a_failed_write(case, error, Some(to));
         }
         if let Some(detached) = &mut case.detached {
-            detached.is_certain = true;
+            detached.fate = Fate::Gone;
         }
         self.associate(case, to).await
     }
@@ -466,7 +497,7 @@ impl<'a, C: Cloud> Reconciler<'a, C> {
                 match timeout_at(self.deadline, self.look_at(id)).await {
                     Ok(Ok(Some(InstanceFacts { association: Some(row), .. })))
                         // What we may have taken away proves nothing: the list can lag behind.
-                        if !detached.outlived(&row) =>
+                        if row.id != detached.id && !detached.outlived(&row) =>
                     {
                         result
                     }
@@ -661,10 +692,19 @@ impl Case<'_> {
     /// A row that we took away ourselves is one that EC2's list lags behind with.
     fn leave_out_what_we_detached(&mut self) {
         if let (Some(detached), Some(facts)) = (&self.detached, &mut self.facts)
-            && detached.is_certain
             && facts.association.as_ref().is_some_and(|row| detached.outlived(row))
         {
             facts.association = None;
+        }
+    }
+
+    /// Why nobody knows whether this row is still there, where a call of ours was to take it away.
+    fn doubt_about(&self, row: &Association) -> Option<CloudError> {
+        match &self.detached {
+            Some(Detached { fate: Fate::Lost(error), id, .. }) if *id == row.id => {
+                Some(error.clone())
+            }
+            Some(_) | None => None,
         }
     }
 
