@@ -1,7 +1,9 @@
-//! AWS by its SDK: with the three files below it the only library room that names it. Here the clients are made, once, and
+//! AWS by its SDK: with the five files below it the only library room that names it. Here the clients are made, once, and
 //! made ready before the first event is there.
 
+pub mod bus;
 pub mod cloud;
+pub mod letters;
 pub mod queue;
 mod whole;
 
@@ -16,6 +18,7 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, SdkConfig};
 use aws_sdk_ec2::config::ProvideCredentials;
 use aws_sdk_ec2::error::SdkError;
+use aws_sdk_ec2::primitives::{DateTime, DateTimeFormat};
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 
@@ -42,6 +45,7 @@ pub struct Aws {
     iam_for_nobody: aws_sdk_iam::Client,
     ec2: ByRegion<aws_sdk_ec2::Client>,
     sqs: ByRegion<aws_sdk_sqs::Client>,
+    events: ByRegion<aws_sdk_eventbridge::Client>,
 }
 
 impl Aws {
@@ -87,6 +91,7 @@ impl Aws {
             iam_for_nobody: aws_sdk_iam::Client::from_conf(nobody),
             ec2: ByRegion::default(),
             sqs: ByRegion::default(),
+            events: ByRegion::default(),
         }
     }
 
@@ -152,6 +157,14 @@ impl<C: Clone> ByRegion<C> {
         let make = || make(aws_config::Region::new(region.as_str().to_owned()));
         clients.entry(region.clone()).or_insert_with(make).clone()
     }
+}
+
+/// A time as AWS writes it: RFC 3339 in UTC, to the second.
+#[must_use]
+pub fn written(since_1970: Duration) -> String {
+    let seconds = i64::try_from(since_1970.as_secs()).unwrap_or(i64::MAX);
+    // What cannot be written is after the year 9999.
+    DateTime::from_secs(seconds).fmt(DateTimeFormat::DateTime).unwrap_or_default()
 }
 
 fn timeouts(attempt: Duration, operation: Duration) -> TimeoutConfig {

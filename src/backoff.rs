@@ -20,6 +20,8 @@ pub enum WaitsFor {
     Creation,
     /// The world to stand still, or AWS and the network to work again.
     Calm,
+    /// Another hand to stop undoing what we do.
+    Truce,
     /// A person to grant a right.
     Right,
     /// Nothing that time could bring.
@@ -34,6 +36,7 @@ impl fmt::Display for WaitsFor {
             Self::Repair => "its instance to be given a profile again",
             Self::Creation => "something that was made seconds ago",
             Self::Calm => "AWS or the instance to calm down",
+            Self::Truce => "a truce with another hand to be over",
             Self::Right => "a right to be granted",
             Self::Nothing => "nothing",
         })
@@ -66,6 +69,8 @@ pub const LONGEST: Duration = Duration::from_mins(15);
 /// From this age on a message goes to the dead-letter queue, whatever it waits for: half a day before the queue would
 /// drop it without a word.
 pub const TOO_OLD: Duration = Duration::from_hours(84);
+/// How long a message waits for a contested instance: the truce and a little more, so that it is over.
+pub const TRUCE: Duration = Duration::from_mins(61);
 /// Receives after which a missing right is a dead letter: 5, 10, 15 and 15 minutes apart, so three quarters of an hour in
 /// which a person can grant it and nothing need be sent again.
 pub const RECEIVES_WITHOUT_A_RIGHT: u32 = 5;
@@ -83,6 +88,8 @@ pub fn next(waits_for: WaitsFor, delivery: Delivery<'_>) -> Next {
         // and once more.
         WaitsFor::Creation => Duration::from_secs(10),
         WaitsFor::Calm => Duration::from_secs(15),
+        // All at once: until then another look could change nothing.
+        WaitsFor::Truce => return Next::Again(TRUCE),
         WaitsFor::Right if delivery.receives >= RECEIVES_WITHOUT_A_RIGHT => {
             return Next::DeadLetter;
         }
@@ -138,6 +145,12 @@ mod tests {
                 assert!(least <= delay && delay <= least * 1.25, "{waits_for:?}: {delay}");
             }
         }
+    }
+
+    #[test]
+    fn a_truce_is_waited_for_in_one_go() {
+        assert_eq!(next(WaitsFor::Truce, delivery(1)), Next::Again(TRUCE));
+        assert_eq!(next(WaitsFor::Truce, delivery(40)), Next::Again(TRUCE));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use crate::model::{
-    Association, AssociationId, Instance, InstanceId, Profile, ProfileName, Region, Tags,
+    Association, AssociationId, Filter, Instance, InstanceId, Profile, ProfileName, Region, Tags,
 };
 
 /// Instances that one read can name: EC2 takes up to 200 values a filter without complaint.
@@ -62,31 +62,27 @@ pub trait Cloud: Send + Sync {
     ) -> impl Future<Output = Result<(), CloudError>> + Send;
 }
 
-/// The whole fleet of one Region, for a person who asks about all of it. The function never does: it looks at what an
-/// event names.
+/// The whole fleet of one Region, page by page: for a sweep, and for a person who asks about all of it.
 pub trait Fleet: Send + Sync {
     /// One page of the instances that pass every filter: the first one, or the one that begins at `from`.
-    fn page(
+    fn instances_page(
         &self,
         filters: &[Filter],
         from: Option<&str>,
-    ) -> impl Future<Output = Result<Page, CloudError>> + Send;
+    ) -> impl Future<Output = Result<Page<Instance>, CloudError>> + Send;
+
+    /// One page of all associations, in whatever state. EC2 has no filter for them that a fleet could go by.
+    fn associations_page(
+        &self,
+        from: Option<&str>,
+    ) -> impl Future<Output = Result<Page<Association>, CloudError>> + Send;
 }
 
-/// A condition on instances in EC2's words: one of the values, with wildcards, must match what the name stands for.
+/// A page of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Filter {
-    /// What EC2 calls it, such as `tag:Environment` or `vpc-id`.
-    pub name: String,
-    /// The values of which one must match.
-    pub values: Vec<String>,
-}
-
-/// A page of a list of instances.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Page {
-    /// The instances' ids, in EC2's order, which is none.
-    pub ids: Vec<InstanceId>,
+pub struct Page<T> {
+    /// In EC2's order, which is none.
+    pub rows: Vec<T>,
     /// Where the next page begins, unless this is the last.
     pub next: Option<String>,
 }
@@ -94,7 +90,7 @@ pub struct Page {
 /// Where to find the [`Cloud`] of a Region.
 pub trait Clouds: Send + Sync {
     /// The cloud it hands out.
-    type Cloud: Cloud;
+    type Cloud: Cloud + Fleet;
 
     /// The cloud of this Region.
     fn of(&self, region: &Region) -> Self::Cloud;

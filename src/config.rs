@@ -26,6 +26,14 @@ pub struct Config {
     /// The URL of the queue for messages that are given up; without one they stay where they came from, and that queue's
     /// redrive policy gives them up.
     pub dead_letter_queue: Option<String>,
+    /// The URL of the function's own queue, where a sweep puts what is wrong and its own continuation.
+    pub queue: Option<String>,
+    /// The ARN of the bus that is told of changes, blocks and sweeps.
+    pub event_bus: Option<String>,
+    /// The ARN of the function's own role, by which CloudTrail names its calls.
+    pub own_role: Option<String>,
+    /// The function's name, which Lambda always sets.
+    pub function: String,
 }
 
 /// Whether decisions are carried out.
@@ -95,11 +103,26 @@ pub enum ConfigError {
         /// What it takes.
         expected: &'static str,
     },
-    /// `DEAD_LETTER_QUEUE_URL` is no URL.
+    /// A queue's URL is none.
     #[error(
-        "DEAD_LETTER_QUEUE_URL is {0:?}; it takes a queue's URL, such as https://sqs.us-east-1.amazonaws.com/123456789012/name"
+        "{variable} is {found:?}; it takes a queue's URL, such as https://sqs.us-east-1.amazonaws.com/123456789012/name"
     )]
-    DeadLetterQueue(String),
+    Queue {
+        /// The variable.
+        variable: &'static str,
+        /// What was found.
+        found: String,
+    },
+    /// An ARN is none.
+    #[error("{variable} is {found:?}; it takes an ARN, such as {example}")]
+    Arn {
+        /// The variable.
+        variable: &'static str,
+        /// What was found.
+        found: String,
+        /// What is one.
+        example: &'static str,
+    },
     /// `AWS_REGION` is no Region.
     #[error("AWS_REGION: {0}")]
     Region(Illegal),
@@ -134,15 +157,39 @@ impl Config {
         let region =
             region.map(|name| Region::parse(&name)).transpose().map_err(ConfigError::Region)?;
         let pace = read_pace(&lookup)?;
-        let dead_letter_queue = lookup("DEAD_LETTER_QUEUE_URL");
-        if let Some(url) = dead_letter_queue.as_ref().filter(|url| !url.starts_with("http")) {
-            return Err(ConfigError::DeadLetterQueue(url.clone()));
-        }
+        let url = |variable| match lookup(variable) {
+            Some(found) if !found.starts_with("http") => {
+                Err(ConfigError::Queue { variable, found })
+            }
+            url => Ok(url),
+        };
+        let arn = |variable, example| match lookup(variable) {
+            Some(found) if !found.starts_with("arn:") => {
+                Err(ConfigError::Arn { variable, found, example })
+            }
+            arn => Ok(arn),
+        };
+        let dead_letter_queue = url("DEAD_LETTER_QUEUE_URL")?;
+        let queue = url("QUEUE_URL")?;
+        let event_bus = arn("EVENT_BUS", "arn:aws:events:us-east-1:123456789012:event-bus/name")?;
+        let own_role = arn("OWN_ROLE", "arn:aws:iam::123456789012:role/name")?;
+        let function = lookup("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_else(|| "unnamed".to_owned());
         let (policy, warnings) = match lookup("POLICY_FILE") {
             None => (Policy::named_by_tag(&tag_key, allowed), Vec::new()),
             Some(file) => read_policy(file, &allowed, read_file)?,
         };
-        Ok(Self { policy, warnings, mode, region, pace, dead_letter_queue })
+        Ok(Self {
+            policy,
+            warnings,
+            mode,
+            region,
+            pace,
+            dead_letter_queue,
+            queue,
+            event_bus,
+            own_role,
+            function,
+        })
     }
 }
 
@@ -292,6 +339,18 @@ mod tests {
             (
                 vec![("ALLOWED_PROFILES", "web"), ("DEAD_LETTER_QUEUE_URL", "my-queue")],
                 ["DEAD_LETTER_QUEUE_URL is \"my-queue\"", "https://sqs."],
+            ),
+            (
+                vec![("ALLOWED_PROFILES", "web"), ("QUEUE_URL", "")],
+                ["QUEUE_URL is \"\"", "https://sqs."],
+            ),
+            (
+                vec![("ALLOWED_PROFILES", "web"), ("EVENT_BUS", "default")],
+                ["EVENT_BUS is \"default\"", "arn:aws:events:"],
+            ),
+            (
+                vec![("ALLOWED_PROFILES", "web"), ("OWN_ROLE", "me")],
+                ["OWN_ROLE is \"me\"", "arn:aws:iam::"],
             ),
             (
                 vec![("ALLOWED_PROFILES", "web"), ("AWS_REGION", "Mars!")],

@@ -261,6 +261,23 @@ impl Decision {
         }
     }
 
+    /// The profile that carrying it out brings about; none, where it takes one away or changes nothing.
+    #[must_use]
+    pub fn target(&self) -> Option<String> {
+        match self {
+            Self::Associate(to) | Self::Replace { to, .. } | Self::Swap { to, .. } => {
+                Some(to.arn.to_string())
+            }
+            Self::Remove(_)
+            | Self::Leave(_)
+            | Self::Wait(_)
+            | Self::Keep(_)
+            | Self::KeepBare
+            | Self::LookUp(_)
+            | Self::Confirm => None,
+        }
+    }
+
     /// The decision in one word, as logs, reports and the documentation write it.
     #[must_use]
     pub fn word(&self) -> &'static str {

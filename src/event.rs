@@ -3,6 +3,9 @@
 //! Payloads are told apart by their own fields, never by guess. What is none of our business is [`Ignored`]; what claims to
 //! be ours and cannot be read is [`Malformed`], an error, so that nothing is lost.
 
+pub mod invocation;
+mod trail;
+
 use std::fmt;
 
 use aws_lambda_events::event::eventbridge::EventBridgeEvent;
@@ -10,6 +13,7 @@ use aws_lambda_events::event::sqs::SqsMessage;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::census::SweepRequest;
 use crate::model::{AccountId, Illegal, InstanceId, InstanceRef, QueueArn, Region, Tags};
 
 /// Everything the function can be invoked with.
@@ -43,6 +47,8 @@ pub struct Message {
 pub enum Reading {
     /// Look at these instances.
     Trigger(Trigger),
+    /// Look at all of them.
+    Sweep(SweepRequest),
     /// None of our business.
     Ignored(Ignored),
 }
@@ -56,6 +62,17 @@ pub struct Trigger {
     pub targets: Vec<Target>,
     /// What is named and is no instance. It does not stop the others.
     pub illegal: Vec<Illegal>,
+    /// What the event says about itself.
+    pub occasion: Occasion,
+}
+
+/// When something happened, and by whom.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Occasion {
+    /// The event's own time, in milliseconds since 1970.
+    pub at_ms: Option<i64>,
+    /// Who did it: a principal's ARN, as CloudTrail has it.
+    pub by: Option<String>,
 }
 
 /// Who asks for a look.
@@ -65,6 +82,12 @@ pub enum Origin {
     StateChange,
     /// A tag change.
     TagChange,
+    /// A launch, as CloudTrail tells of it.
+    Launch,
+    /// An association changed by another hand, as CloudTrail tells of it.
+    Drift,
+    /// A sweep that found the instance wrong.
+    Sweep,
     /// A person, who may want nothing written.
     Person {
         /// Decide, write nothing.
@@ -103,6 +126,28 @@ pub enum Ignored {
         /// The changed keys.
         changed: Vec<String>,
     },
+    /// A call to EC2's API that changes nothing here.
+    OtherCall {
+        /// The call.
+        call: String,
+    },
+    /// A call to EC2's API that failed, and so changed nothing.
+    FailedCall {
+        /// The call.
+        call: String,
+        /// How it failed.
+        code: String,
+    },
+    /// A call to EC2's API of which CloudTrail left out what it was about.
+    CallWithoutInstances {
+        /// The call.
+        call: String,
+    },
+    /// A call of the function's own.
+    OwnCall {
+        /// The call.
+        call: String,
+    },
     /// Records that did not come from SQS.
     OtherRecords {
         /// Where they came from.
@@ -119,7 +164,7 @@ pub enum Malformed {
     /// JSON, but none of the things this function takes.
     #[error(
         "the payload is {0}; this function takes an EventBridge event (source, detail-type), an SQS batch (Records) \
-         or {{\"instance-ids\": [\"i-…\"], \"dry-run\": true}}"
+         or {{\"instance-ids\": [\"i-…\"], \"dry-run\": true}} or {{\"sweep\": {{}}}}"
     )]
     NotAnEvent(&'static str),
     /// An event whose kind is known and whose fields are not as they should be.
@@ -157,6 +202,8 @@ pub struct Caller {
     pub account: Option<AccountId>,
     /// The function's Region.
     pub region: Option<Region>,
+    /// The ARN of the function's own role.
+    pub role: Option<String>,
 }
 
 /// Reads payloads.
@@ -169,7 +216,6 @@ pub struct Reader<'a> {
 
 const STATE_CHANGE: &str = "EC2 instance state-change notification";
 const TAG_CHANGE: &str = "tag change on an instance";
-const INVOCATION: &str = "invocation";
 const MESSAGE: &str = "SQS message";
 
 impl Reader<'_> {
@@ -254,6 +300,9 @@ impl Reader<'_> {
             return match (source, detail_type) {
                 ("aws.ec2", "EC2 Instance State-change Notification") => state_change(value),
                 ("aws.tag", "Tag Change on Resource") => self.tag_change(value),
+                ("aws.ec2", "AWS API Call via CloudTrail") => {
+                    trail::api_call(value, self.caller.role.as_deref())
+                }
                 _ => Ok(Reading::Ignored(Ignored::OtherEvent {
                     source: source.to_owned(),
                     detail_type: detail_type.to_owned(),
@@ -261,7 +310,10 @@ impl Reader<'_> {
             };
         }
         if fields.contains_key("instance-ids") {
-            return self.invocation(value);
+            return invocation::of_instances(value, self.caller);
+        }
+        if fields.contains_key("sweep") {
+            return invocation::of_a_sweep(value);
         }
         Err(Malformed::NotAnEvent("an object without these fields"))
     }
@@ -286,6 +338,7 @@ impl Reader<'_> {
         }
         let event: EventBridgeEvent<Detail> = EventBridgeEvent::deserialize(value)
             .map_err(|why| Malformed::Fields { kind: TAG_CHANGE, why })?;
+        let at_ms = event.time.map(|time| time.timestamp_millis());
         let detail = &event.detail;
         if !detail.changed_tag_keys.iter().any(|key| (self.reads_tag)(key)) {
             return Ok(Reading::Ignored(Ignored::OtherTags {
@@ -309,43 +362,15 @@ impl Reader<'_> {
             }
             (false, last) => {
                 illegal.extend(last);
-                Ok(Reading::Trigger(Trigger { origin: Origin::TagChange, targets, illegal }))
+                let occasion = Occasion { at_ms, by: None };
+                Ok(Reading::Trigger(Trigger {
+                    origin: Origin::TagChange,
+                    targets,
+                    illegal,
+                    occasion,
+                }))
             }
         }
-    }
-
-    fn invocation(&self, value: Value) -> Result<Reading, Malformed> {
-        #[derive(Debug, Deserialize)]
-        #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-        struct Invocation {
-            instance_ids: Vec<String>,
-            #[serde(default)]
-            dry_run: bool,
-        }
-        let invocation = Invocation::deserialize(value)
-            .map_err(|why| Malformed::Fields { kind: INVOCATION, why })?;
-        if invocation.instance_ids.is_empty() {
-            return Err(Malformed::Absent { kind: INVOCATION, field: "instance-ids" });
-        }
-        let absent = Malformed::Absent {
-            kind: INVOCATION,
-            field: "Region to look in (AWS_REGION is not set)",
-        };
-        let region = self.caller.region.clone().ok_or(absent)?;
-        let mut targets = Vec::new();
-        let mut illegal = Vec::new();
-        for text in &invocation.instance_ids {
-            match InstanceId::parse(text) {
-                Err(why) => illegal.push(why),
-                Ok(id) => {
-                    let account = self.caller.account.clone();
-                    let instance = InstanceRef { account, region: region.clone(), id };
-                    targets.push(Target { instance, announced: Tags::new() });
-                }
-            }
-        }
-        let origin = Origin::Person { dry_run: invocation.dry_run };
-        Ok(Reading::Trigger(Trigger { origin, targets, illegal }))
     }
 }
 
@@ -358,17 +383,28 @@ fn state_change(value: Value) -> Result<Reading, Malformed> {
     }
     let event: EventBridgeEvent<Detail> = EventBridgeEvent::deserialize(value)
         .map_err(|why| Malformed::Fields { kind: STATE_CHANGE, why })?;
-    let illegal = |field| move |why| Malformed::Field { kind: STATE_CHANGE, field, why };
-    let absent = |field| Malformed::Absent { kind: STATE_CHANGE, field };
-    let account = event.account.as_deref().ok_or_else(|| absent("account"))?;
-    let region = event.region.as_deref().ok_or_else(|| absent("region"))?;
+    let illegal = |field| illegal(STATE_CHANGE, field);
+    let account = event.account.as_deref().ok_or_else(|| absent(STATE_CHANGE, "account"))?;
+    let region = event.region.as_deref().ok_or_else(|| absent(STATE_CHANGE, "region"))?;
     let instance = InstanceRef {
         account: Some(AccountId::parse(account).map_err(illegal("account"))?),
         region: Region::parse(region).map_err(illegal("region"))?,
         id: InstanceId::parse(&event.detail.instance_id).map_err(illegal("detail.instance-id"))?,
     };
-    let targets = vec![Target { instance, announced: Tags::new() }];
-    Ok(Reading::Trigger(Trigger { origin: Origin::StateChange, targets, illegal: vec![] }))
+    Ok(Reading::Trigger(Trigger {
+        origin: Origin::StateChange,
+        targets: vec![Target { instance, announced: Tags::new() }],
+        illegal: vec![],
+        occasion: Occasion { at_ms: event.time.map(|time| time.timestamp_millis()), by: None },
+    }))
+}
+
+fn absent(kind: &'static str, field: &'static str) -> Malformed {
+    Malformed::Absent { kind, field }
+}
+
+fn illegal(kind: &'static str, field: &'static str) -> impl FnOnce(Illegal) -> Malformed {
+    move |why| Malformed::Field { kind, field, why }
 }
 
 /// Reads `arn:PARTITION:ec2:REGION:ACCOUNT:instance/ID`.
@@ -427,6 +463,22 @@ impl fmt::Display for Ignored {
                 let shown: Vec<String> =
                     changed.iter().take(SHOWN).map(|key| excerpt(key)).collect();
                 write!(f, "the changed tags {shown:?} do not choose the instance profile")
+            }
+            Self::OtherCall { call } => {
+                write!(
+                    f,
+                    "the call {:?} neither launches nor changes an association",
+                    excerpt(call)
+                )
+            }
+            Self::FailedCall { call, code } => {
+                write!(f, "the call {:?} failed ({:?})", excerpt(call), excerpt(code))
+            }
+            Self::CallWithoutInstances { call } => {
+                write!(f, "the event about the call {:?} names no instance", excerpt(call))
+            }
+            Self::OwnCall { call } => {
+                write!(f, "the call {:?} was the function's own", excerpt(call))
             }
             Self::OtherRecords { source } => {
                 write!(f, "records from {:?} are not for this function", excerpt(source))

@@ -1,5 +1,8 @@
 //! Lambda's side: payload in, reconciliation, answer out.
 
+mod sweep;
+mod work;
+
 use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
@@ -10,13 +13,19 @@ use futures_util::future::{join, join_all};
 use lambda_runtime::{Context, Diagnostic, LambdaEvent};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::bus::{Bus, Notice};
+use crate::census::SweepRequest;
 use crate::cloud::{Clouds, Service};
-use crate::config::{Config, Mode};
+use crate::config::Config;
+use crate::contest::Contests;
 use crate::decide::Patience;
 use crate::event::{Caller, Message, Origin, Payload, Reader, Reading, Trigger};
-use crate::model::{AccountId, InstanceRef, Region, Tags};
+use crate::handler::sweep::Swept;
+use crate::handler::work::{Work, mode_for};
+use crate::metrics::{Metric, Tally};
+use crate::model::{AccountId, Region};
 use crate::pace::Pace;
 use crate::profiles::Profiles;
 use crate::queue::Queues;
@@ -41,6 +50,8 @@ const LONGEST_RETENTION: Duration = Duration::from_hours(14 * 24);
 const TIME_TO_SORT: Duration = Duration::from_secs(2);
 /// How long the start may take to get ready. Lambda allows it 10 s; a hanging endpoint must not use them up.
 const TIME_TO_GET_READY: Duration = Duration::from_secs(3);
+/// How long an answer waits for listeners to be told.
+const TIME_TO_TELL: Duration = Duration::from_secs(2);
 /// Profiles fetched while the function starts.
 const FETCHED_AT_START: usize = 16;
 
@@ -50,7 +61,12 @@ pub struct Handler<A> {
     aws: A,
     profiles: Profiles,
     pace: Pace,
+    contests: Contests,
+    write_metrics: Box<WriteLine>,
 }
+
+/// Takes a line of metrics.
+type WriteLine = dyn Fn(&str) + Send + Sync;
 
 /// The payload as it came; nothing, where it is no JSON. The runtime would report that in words of its own.
 #[derive(Debug)]
@@ -80,6 +96,8 @@ pub enum Answer {
         /// Why.
         ignored: String,
     },
+    /// To a direct invocation of a sweep.
+    Sweep(Swept),
 }
 
 /// A failed invocation, as Lambda reports it.
@@ -88,11 +106,18 @@ pub struct InvocationError {
     message: String,
 }
 
-impl<A: Clouds + Queues> Handler<A> {
+impl<A: Clouds + Queues + Bus> Handler<A> {
     /// A function with these settings.
     pub fn new(config: Config, aws: A) -> Self {
         let pace = Pace::new(config.pace);
-        Self { config, aws, profiles: Profiles::default(), pace }
+        let (profiles, contests) = (Profiles::default(), Contests::default());
+        Self { config, aws, profiles, pace, contests, write_metrics: Box::new(|_| {}) }
+    }
+
+    /// Has each invocation's metrics written, a line at a time.
+    #[must_use]
+    pub fn with_metrics(self, write: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Self { write_metrics: Box::new(write), ..self }
     }
 
     /// Gets ready for the first event: connections to EC2 and IAM, and the profiles that it may well need. What fails here
@@ -134,10 +159,21 @@ impl<A: Clouds + Queues> Handler<A> {
         // What is no JSON is read once more, for the reader's own words about it.
         match reader.read(event.payload.0.as_deref().map_or("", RawValue::get)) {
             Ok(Payload::Batch(messages)) => {
-                Ok(Answer::Batch(self.deal_with_batch(messages, deadline).await))
+                Ok(Answer::Batch(self.deal_with_batch(messages, &caller, deadline).await))
             }
             Ok(Payload::Single(Reading::Trigger(trigger))) => {
                 self.deal_with_trigger(&trigger, deadline).await
+            }
+            Ok(Payload::Single(Reading::Sweep(request))) => {
+                let deadline = deadline - TIME_TO_SORT.min(time_for(&event.context) / 4);
+                match self.sweep(&request, None, &caller, deadline).await {
+                    Ok(swept) => Ok(Answer::Sweep(swept)),
+                    Err(why) => {
+                        let (error_type, message) = (why.error_type(), chain(&why));
+                        tracing::error!(error.r#type = error_type, "{message}");
+                        Err(InvocationError { error_type, message })
+                    }
+                }
             }
             Ok(Payload::Single(Reading::Ignored(why))) => {
                 tracing::info!(outcome = "ignored", "ignored: {why}");
@@ -162,6 +198,8 @@ impl<A: Clouds + Queues> Handler<A> {
         work.add(trigger, self.config.mode, patience, 0);
         let mode = mode_for(trigger, self.config.mode);
         let reports = self.reconcile(work.jobs, &work.messages, &[], deadline).await;
+        self.record(|tally| count(tally, &reports, &work.times));
+        self.tell_about(&reports, deadline).await;
         let failed: Vec<_> = reports.iter().filter(|report| report.result.is_err()).collect();
         if let (false, Some(why)) = (is_person, trigger.illegal.first()) {
             log_malformed(why, None);
@@ -184,6 +222,7 @@ impl<A: Clouds + Queues> Handler<A> {
     async fn deal_with_batch(
         &self,
         mut messages: Vec<Message>,
+        caller: &Caller,
         deadline: Instant,
     ) -> SqsBatchResponse {
         // The oldest first: whoever was crowded out before is not crowded out again.
@@ -191,6 +230,7 @@ impl<A: Clouds + Queues> Handler<A> {
         let ages = ages_of(&messages);
         let mut work = Work::default();
         let mut reasons: Vec<Option<Undone>> = vec![None; messages.len()];
+        let mut sweeps = Vec::new();
         for (index, message) in messages.iter().enumerate() {
             match &message.reading {
                 Ok(Reading::Trigger(trigger)) => {
@@ -201,6 +241,7 @@ impl<A: Clouds + Queues> Handler<A> {
                         Undone::malformed(why).add_to(&mut reasons[index]);
                     }
                 }
+                Ok(Reading::Sweep(request)) => sweeps.push((index, request)),
                 Ok(Reading::Ignored(why)) => {
                     tracing::info!(message.id = message.id, outcome = "ignored", "ignored: {why}");
                 }
@@ -213,24 +254,37 @@ impl<A: Clouds + Queues> Handler<A> {
         let remaining = deadline.saturating_duration_since(Instant::now());
         let stop_at = deadline - TIME_TO_SORT.min(remaining / 4);
         let reports = self.reconcile(work.jobs, &work.messages, &messages, stop_at);
+        let sweeps = self.sweeps(&sweeps, &messages, caller, stop_at);
+        let work_and_sweeps = join(reports, sweeps);
         let redelivery = Redelivery {
             queues: &self.aws,
             dead_letter_queue: self.config.dead_letter_queue.as_deref(),
             messages: &messages,
         };
-        let reports = tokio::select! {
+        let (reports, swept) = tokio::select! {
             biased;
-            reports = reports => reports,
+            ended = work_and_sweeps => ended,
             never = redelivery.keep_hidden() => match never {},
         };
-        for (report, indices) in reports.iter().zip(work.messages) {
+        for (index, undone) in swept {
+            undone.add_to(&mut reasons[index]);
+        }
+        for (report, indices) in reports.iter().zip(&work.messages) {
             if let Some(undone) = Undone::by(report) {
                 for index in indices {
-                    undone.clone().add_to(&mut reasons[index]);
+                    undone.clone().add_to(&mut reasons[*index]);
                 }
             }
         }
-        let given_up = redelivery.sort(&reasons, &ages, deadline).await;
+        let oldest = ages.iter().flatten().max();
+        self.record(|tally| {
+            count(tally, &reports, &work.times);
+            if let Some(age) = oldest {
+                tally.oldest(*age);
+            }
+        });
+        let sort = redelivery.sort(&reasons, &ages, deadline);
+        let (given_up, ()) = join(sort, self.tell_about(&reports, deadline)).await;
         let mut response = SqsBatchResponse::default();
         for (index, (message, undone)) in messages.into_iter().zip(reasons).enumerate() {
             if undone.is_some() && !given_up.contains(&index) {
@@ -262,6 +316,7 @@ impl<A: Clouds + Queues> Handler<A> {
                 profiles: &self.profiles,
                 policy: &self.config.policy,
                 pace: &self.pace,
+                contests: &self.contests,
                 deadline,
             };
             indices.into_iter().zip(reconciler.run(jobs).await).collect::<Vec<_>>()
@@ -276,59 +331,80 @@ impl<A: Clouds + Queues> Handler<A> {
         finished.collect()
     }
 
+    /// Sweeps for these messages; answers with those that are not done, and why.
+    async fn sweeps(
+        &self,
+        requests: &[(usize, &SweepRequest)],
+        messages: &[Message],
+        caller: &Caller,
+        deadline: Instant,
+    ) -> Vec<(usize, Undone)> {
+        let mut undone: Vec<(usize, Option<Undone>)> = Vec::new();
+        for (place, (index, request)) in requests.iter().enumerate() {
+            // After a rest the schedule's messages lie in the queue by the dozen: one sweep answers all of them.
+            let same = requests[..place].iter().position(|(_, other)| other == request);
+            if let Some(same) = same {
+                undone.push((*index, undone[same].1.clone()));
+                continue;
+            }
+            let message = &messages[*index];
+            let swept = self.sweep(request, Some(message), caller, deadline).await;
+            let why = swept.err().inspect(|why| {
+                let error_type = why.error_type();
+                tracing::warn!(
+                    message.id = message.id,
+                    error.r#type = error_type,
+                    "{}",
+                    chain(why)
+                );
+                self.record(|tally| tally.fail(error_type));
+            });
+            undone.push((*index, why.map(|why| why.undone())));
+        }
+        undone.into_iter().filter_map(|(index, why)| Some((index, why?))).collect()
+    }
+
+    /// Writes metrics.
+    fn record(&self, fill: impl FnOnce(&mut Tally)) {
+        let mut tally = Tally::default();
+        fill(&mut tally);
+        let now_ms = u64::try_from(since_1970().as_millis()).unwrap_or_default();
+        for document in tally.documents(&self.config.function, now_ms) {
+            (self.write_metrics)(&document);
+        }
+    }
+
+    async fn tell_about(&self, reports: &[InstanceReport], deadline: Instant) {
+        if self.config.event_bus.is_some() {
+            let notices: Vec<_> = reports.iter().filter_map(Notice::about).collect();
+            self.tell(&notices, deadline).await;
+        }
+    }
+
+    /// Tells the listeners, where there is a bus. What cannot be told is in the log.
+    async fn tell(&self, notices: &[Notice], deadline: Instant) {
+        let (Some(bus), false) = (&self.config.event_bus, notices.is_empty()) else { return };
+        let until = deadline.min(Instant::now() + TIME_TO_TELL);
+        let told = timeout_at(until, self.aws.tell(bus, notices)).await;
+        let failed = match &told {
+            Ok(results) => results.iter().filter(|result| result.is_err()).count(),
+            Err(_) => notices.len(),
+        };
+        if failed > 0 {
+            let why = told.ok().and_then(|results| results.into_iter().find_map(Result::err));
+            let why = why.map_or("no answer in time".to_owned(), |error| chain(&error));
+            tracing::warn!("{failed} of {} events did not reach the bus: {why}", notices.len());
+            self.record(|tally| tally.add(Metric::NotificationsFailed, failed as u64));
+        }
+    }
+
     /// Where the function is: from its own ARN, `arn:PARTITION:lambda:REGION:ACCOUNT:function:NAME`, where that is one.
     fn caller(&self, context: &Context) -> Caller {
         let mut parts = context.invoked_function_arn.split(':').skip(3);
         let region = parts.next().and_then(|region| Region::parse(region).ok());
         let account = parts.next().and_then(|account| AccountId::parse(account).ok());
-        Caller { account, region: region.or_else(|| self.config.region.clone()) }
-    }
-}
-
-/// The mode that holds for a trigger: a person may ask for a dry run, and nobody for more than the setting allows.
-fn mode_for(trigger: &Trigger, setting: Mode) -> Mode {
-    match (setting, trigger.origin) {
-        (Mode::DryRun, _) | (_, Origin::Person { dry_run: true }) => Mode::DryRun,
-        (
-            Mode::Enforce,
-            Origin::StateChange | Origin::TagChange | Origin::Person { dry_run: false },
-        ) => Mode::Enforce,
-    }
-}
-
-/// Jobs and the messages each of them answers: several messages about one instance are one piece of work.
-#[derive(Default)]
-struct Work {
-    jobs: Vec<Job>,
-    messages: Vec<Vec<usize>>,
-    by_instance: HashMap<(InstanceRef, bool), usize>,
-}
-
-impl Work {
-    fn add(&mut self, trigger: &Trigger, mode: Mode, patience: Patience, message: usize) {
-        let mode = mode_for(trigger, mode);
-        for target in &trigger.targets {
-            let key = (target.instance.clone(), mode == Mode::DryRun);
-            let index = *self.by_instance.entry(key).or_insert_with(|| {
-                self.messages.push(Vec::new());
-                self.jobs.push(Job {
-                    instance: target.instance.clone(),
-                    announced: Tags::new(),
-                    patience: Patience::Exhausted,
-                    mode,
-                });
-                self.jobs.len() - 1
-            });
-            let job = &mut self.jobs[index];
-            job.announced.extend(target.announced.clone());
-            // One fresh message about an instance is reason enough to wait for it.
-            if patience == Patience::Fresh {
-                job.patience = Patience::Fresh;
-            }
-            if self.messages[index].last() != Some(&message) {
-                self.messages[index].push(message);
-            }
-        }
+        let region = region.or_else(|| self.config.region.clone());
+        Caller { account, region, role: self.config.own_role.clone() }
     }
 }
 
@@ -337,10 +413,28 @@ fn patience_of(receives: u32, age: Option<Duration>) -> Patience {
     if receives < PATIENT_RECEIVES || is_young { Patience::Fresh } else { Patience::Exhausted }
 }
 
+/// Counts what became of each instance; `times` are their events', in milliseconds since 1970.
+fn count(tally: &mut Tally, reports: &[InstanceReport], times: &[Option<i64>]) {
+    let now = since_1970();
+    for (report, time) in reports.iter().zip(times) {
+        let event = time.and_then(|time| u64::try_from(time).ok()).map(Duration::from_millis);
+        // An example's event is years old.
+        let since = event.and_then(|event| now.checked_sub(event));
+        tally.count(report, since.filter(|since| *since <= LONGEST_RETENTION));
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the times of events, messages and metrics are wall-clock times"
+)]
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
 /// How long ago each message was sent; nothing, where the queue does not say so, or says what cannot be.
-#[expect(clippy::disallowed_methods, reason = "SQS's times are wall-clock times")]
 fn ages_of(messages: &[Message]) -> Vec<Option<Duration>> {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now = since_1970();
     let age = |sent_ms| {
         now.checked_sub(Duration::from_millis(sent_ms)).filter(|age| *age <= LONGEST_RETENTION)
     };

@@ -9,24 +9,33 @@
 //! | [`event`] | JSON from `EventBridge`, SQS or a person, read into what is to be looked at |
 //! | [`allow`], [`trust`], [`policy`] | tags to a requirement, and what IAM's answer leaves of it |
 //! | [`decide`] | requirement and facts to one decision: the heart |
-//! | [`cloud`], [`queue`] | the calls this job needs, in our words |
-//! | [`aws`] | both by AWS's SDK |
+//! | [`cloud`], [`queue`], [`bus`] | the calls this job needs, and what others are told, in our words |
+//! | [`aws`] | all three by AWS's SDK |
 //! | [`profiles`] | what IAM answered lately |
+//! | [`contest`] | who keeps undoing what we do |
 //! | [`pace`] | whose turn it is to write |
 //! | [`backoff`] | when a message that is not done comes again |
 //! | [`redelivery`] | a batch at its queue: hidden, seen again, given up |
 //! | [`reconcile`] | look, decide, act, look again; bounded |
+//! | [`sweep`], [`census`] | every instance of a Region, and the counts of what was seen |
+//! | [`launcher`] | what launched an instance that came up bare |
+//! | [`metrics`] | what an invocation did, in numbers |
 //! | [`report`] | how it ended: outcome, failure, log line, JSON |
 //! | [`config`], [`handler`] | the environment, and Lambda's side of it |
 
 pub mod allow;
 pub mod aws;
 pub mod backoff;
+pub mod bus;
+pub mod census;
 pub mod cloud;
 pub mod config;
+pub mod contest;
 pub mod decide;
 pub mod event;
 pub mod handler;
+pub mod launcher;
+pub mod metrics;
 pub mod model;
 pub mod pace;
 pub mod policy;
@@ -35,4 +44,5 @@ pub mod queue;
 pub mod reconcile;
 pub mod redelivery;
 pub mod report;
+pub mod sweep;
 pub mod trust;

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::fs;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use auto_instance_profile::aws::Aws;
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
 // Lambda gives a function one invocation at a time and, below 1.8 GB, less than one processor.
 #[tokio::main(flavor = "current_thread")]
 async fn serve(config: Config) -> Result<(), Error> {
-    let handler = &Handler::new(config, Aws::from_env().await);
+    let handler = &Handler::new(config, Aws::from_env().await).with_metrics(write_line);
     // Lambda gives a start more processor than an event.
     handler.get_ready().await;
     lambda_runtime::run(service_fn(move |event| handler.handle(event))).await
@@ -47,6 +48,12 @@ async fn serve(config: Config) -> Result<(), Error> {
 fn setting(name: &str) -> Option<String> {
     // A value that is no Unicode must be refused as a bad value, not taken for an absent one.
     env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+}
+
+/// Where the log's lines go, too, each of them whole.
+fn write_line(line: &str) {
+    // Where it cannot be written, neither can a complaint.
+    let _ = writeln!(io::stdout().lock(), "{line}");
 }
 
 /// One JSON or text line an event, as Lambda's logging controls ask for. Libraries speak from a warning up, whatever the

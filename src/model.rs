@@ -470,6 +470,17 @@ pub struct Instance {
     pub instance_type: Option<String>,
     /// What it runs.
     pub platform: Platform,
+    /// When EC2 last started it, in nanoseconds since 1970.
+    pub started: Option<i128>,
+}
+
+/// A condition on instances in EC2's words: one of the values, with wildcards, must match what the name stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filter {
+    /// What EC2 calls it, such as `tag:Environment` or `vpc-id`.
+    pub name: String,
+    /// The values of which one must match.
+    pub values: Vec<String>,
 }
 
 /// What an instance runs, as far as EC2 tells.

@@ -1,9 +1,10 @@
-//! The queue in our words: when a message that is not done comes again, and where one that is given up goes.
+//! The queue in our words: when a message that is not done comes again, where one that is given up goes, and new ones.
 //!
 //! Lambda deletes what is done, and leaves the rest hidden until the queue's visibility timeout is over, which must be
 //! long. So the function says itself when a message is to be seen again, and sends what is given up to the dead-letter
 //! queue with the reason.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
@@ -30,6 +31,13 @@ pub trait Queues: Send + Sync {
         dead_letter_queue: &str,
         letters: &[DeadLetter<'_>],
     ) -> impl Future<Output = Vec<Result<(), QueueError>>> + Send;
+
+    /// Sends messages to the queue with this URL; answers for each, in their order.
+    fn send(
+        &self,
+        queue: &str,
+        bodies: &[String],
+    ) -> impl Future<Output = Vec<Result<(), QueueError>>> + Send;
 }
 
 /// A message to be hidden.
@@ -54,7 +62,53 @@ pub struct DeadLetter<'a> {
     pub error: &'a str,
 }
 
-/// A call to a queue that failed, for one of its entries or for all.
+/// A dead-letter queue, as a person empties it into the queue again. For the tool alone: the function only writes there.
+///
+/// A letter that was taken and not removed is seen again, at the latest when the time is over for which it is hidden.
+pub trait DeadLetters: Send + Sync {
+    /// Takes up to so many letters and hides them from others for this time (`ReceiveMessage`); none, where the queue
+    /// shows none. One call brings ten at most.
+    fn take(
+        &self,
+        at_most: usize,
+        hidden_for: Duration,
+    ) -> impl Future<Output = Result<Vec<Letter>, QueueError>> + Send;
+
+    /// Shows letters to others at once, by their receipts; answers for each, in their order.
+    fn put_back(
+        &self,
+        receipts: &[&str],
+    ) -> impl Future<Output = Vec<Result<(), QueueError>>> + Send;
+
+    /// Sends bodies to the queue that the letters came from; answers for each, in their order.
+    fn send_again(
+        &self,
+        bodies: &[&str],
+    ) -> impl Future<Output = Vec<Result<(), QueueError>>> + Send;
+
+    /// Removes letters for good, by their receipts; answers for each, in their order.
+    fn remove(&self, receipts: &[&str])
+    -> impl Future<Output = Vec<Result<(), QueueError>>> + Send;
+}
+
+/// A letter that was taken from a dead-letter queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Letter {
+    /// Its own id.
+    pub id: String,
+    /// The handle of this receive.
+    pub receipt: String,
+    /// The message that was given up, as it came.
+    pub body: String,
+    /// What was written to it by whoever gave it up: texts by name.
+    pub attributes: BTreeMap<String, String>,
+    /// How often it was received, this time included.
+    pub receives: u32,
+    /// When it was sent, in milliseconds since 1970, where the queue says so.
+    pub sent_ms: Option<u64>,
+}
+
+/// A call to a queue, or to a bus, that failed, for one of its entries or for all.
 #[derive(Debug, Clone)]
 pub struct QueueError {
     /// The call, by AWS's name.

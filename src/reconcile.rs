@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::cloud::{Cloud, CloudError, ErrorKind, IDS_PER_READ};
 use crate::config::Mode;
+use crate::contest::{self, Contests};
 use crate::decide::{Decision, Different, Leave, Patience, Wait, decide, decide_unseen};
 use crate::model::{
     Association, AssociationId, InstanceFacts, InstanceId, InstanceRef, Profile, ProfileRef, Tags,
@@ -17,7 +18,7 @@ use crate::pace::{Pace, Turn, Verdict};
 use crate::policy::rule::Subject;
 use crate::policy::{Demand, Policy, Requirement};
 use crate::profiles::Profiles;
-use crate::report::{Failure, InstanceReport, Outcome};
+use crate::report::{Cause, Failure, InstanceReport, Outcome};
 
 /// Instances dealt with side by side: at 5 writes a second the last of them waits three seconds for its turn.
 const AT_ONCE: usize = 16;
@@ -58,6 +59,8 @@ pub struct Job {
     pub patience: Patience,
     /// Whether to write.
     pub mode: Mode,
+    /// Why it is looked at; that decides nothing.
+    pub cause: Cause,
 }
 
 /// Everything a run needs.
@@ -71,6 +74,8 @@ pub struct Reconciler<'a, C> {
     pub policy: &'a Policy,
     /// Whose turn it is to write.
     pub pace: &'a Pace,
+    /// Who keeps undoing what we do.
+    pub contests: &'a Contests,
     /// When the run must be over.
     pub deadline: Instant,
 }
@@ -217,6 +222,9 @@ impl<'a, C: Cloud> Reconciler<'a, C> {
     async fn deal_with(&self, job: Job, view: &Mutex<View>, stop_at: Instant) -> InstanceReport {
         let mut case = Case::new(job, stop_at);
         let started = case.started;
+        if let Some(by) = &case.job.cause.changed_by {
+            self.contests.heard(&case.job.instance, by);
+        }
         if started >= stop_at {
             return self.report(case, Err(Failure::OutOfTime), Duration::ZERO);
         }
@@ -228,6 +236,11 @@ impl<'a, C: Cloud> Reconciler<'a, C> {
         view.lock().await.waiting.remove(&case.job.instance.id);
         if let Some(detached) = case.detached.take() {
             result = self.make_good(&case, detached, result).await;
+        }
+        if let (Ok(outcome), Some(decision)) = (&result, &case.decision)
+            && outcome.is_change()
+        {
+            self.contests.brought(&case.job.instance, decision.target().as_deref());
         }
         self.report(case, result, started.elapsed())
     }
@@ -315,7 +328,23 @@ impl<'a, C: Cloud> Reconciler<'a, C> {
             Decision::Associate(_)
             | Decision::Replace { .. }
             | Decision::Swap { .. }
-            | Decision::Remove(_) => self.write_in_turn(case, decision).await,
+            | Decision::Remove(_) => self.write_unless_contested(case, decision).await,
+        }
+    }
+
+    async fn write_unless_contested(
+        &self,
+        case: &mut Case<'a>,
+        decision: Decision,
+    ) -> Result<Step, Failure> {
+        // What we began we end.
+        if case.tried || case.detached.is_some() {
+            return self.write_in_turn(case, decision).await;
+        }
+        match self.contests.ask(&case.job.instance, decision.target().as_deref()) {
+            contest::Verdict::Free => self.write_in_turn(case, decision).await,
+            contest::Verdict::TruceBegins { by } => Err(Failure::Contested { by }),
+            contest::Verdict::Truce => Ok(Step::Done(Outcome::Contested)),
         }
     }
 
@@ -647,6 +676,8 @@ impl<'a, C: Cloud> Reconciler<'a, C> {
             tags,
             rule: case.requirement.and_then(|requirement| requirement.rule),
             instance: case.job.instance,
+            cause: case.job.cause,
+            is_stuck: false,
             facts: case.facts,
             decision: case.decision,
             result,

@@ -47,6 +47,12 @@ impl Undone {
         })
     }
 
+    /// A message that is about no instance and is not done.
+    #[must_use]
+    pub fn because(waits_for: WaitsFor, error_type: &'static str, why: &dyn Error) -> Self {
+        Self { waits_for, error_type, error: chain(why) }
+    }
+
     /// A message, or a part of one, that cannot be read.
     #[must_use]
     pub fn malformed(why: &dyn Error) -> Self {

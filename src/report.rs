@@ -7,8 +7,11 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::backoff::WaitsFor;
+use crate::census::Standing;
 use crate::cloud::{CloudError, ErrorKind};
+use crate::contest::{CORRECTIONS, TRUCE, WINDOW};
 use crate::decide::{Decision, Leave, Patience};
+use crate::launcher::launch_source;
 use crate::model::{AccountId, Illegal, InstanceFacts, InstanceRef, ProfileRef, Tags};
 
 /// A known resting state of an instance: the message about it is done.
@@ -34,6 +37,8 @@ pub enum Outcome {
     Planned,
     /// EC2 took the replacement of a recreated profile and kept the old one. A person must act.
     NotRepaired,
+    /// Another hand keeps undoing it, and there is a truce; the message with which it began comes again.
+    Contested,
 }
 
 impl Outcome {
@@ -51,6 +56,22 @@ impl Outcome {
             Self::Converged => "converged",
             Self::Planned => "planned",
             Self::NotRepaired => "not-repaired",
+            Self::Contested => "contested",
+        }
+    }
+
+    /// Whether a call of ours brought it about.
+    #[must_use]
+    pub fn is_change(self) -> bool {
+        match self {
+            Self::Associated | Self::Removed | Self::Replaced | Self::Swapped => true,
+            Self::Left
+            | Self::Waiting
+            | Self::Kept
+            | Self::Converged
+            | Self::Planned
+            | Self::NotRepaired
+            | Self::Contested => false,
         }
     }
 
@@ -69,6 +90,7 @@ impl Outcome {
             Self::NotRepaired => {
                 "EC2 took the replacement but kept the deleted profile; disassociate it and associate it again by hand"
             }
+            Self::Contested => "left as it is during a truce with another hand",
         }
     }
 }
@@ -114,6 +136,12 @@ pub enum Failure {
     /// The invocation's time ran out.
     #[error("{}", self.sentence())]
     OutOfTime,
+    /// Another hand keeps undoing what we do.
+    #[error("{}", self.sentence())]
+    Contested {
+        /// Whose, where an event said so.
+        by: Option<String>,
+    },
 }
 
 /// What becomes of a message that is not done.
@@ -154,6 +182,18 @@ impl Failure {
                 format!("the instance is bare: {detached} was detached and could not be put back{cause}")
             }
             Self::OutOfTime => "the invocation's time ran out before the instance was done".to_owned(),
+            Self::Contested { by } => {
+                let hand = by.as_ref().map_or_else(
+                    || "another hand (turn Drift on to learn whose)".to_owned(),
+                    |by| format!("{by} (the last known)"),
+                );
+                format!(
+                    "it was made right {CORRECTIONS} times within {} minutes, and each time changed again by {hand}; \
+                     it is left alone for {} minutes",
+                    WINDOW.as_secs() / 60,
+                    TRUCE.as_secs() / 60
+                )
+            }
         }
     }
 
@@ -176,6 +216,7 @@ impl Failure {
             Self::SwapUndone { .. } => "SwapUndone",
             Self::LeftBare { .. } => "LeftBare",
             Self::OutOfTime => "OutOfTime",
+            Self::Contested { .. } => "Contested",
         }
     }
 
@@ -187,7 +228,8 @@ impl Failure {
             | WaitsFor::Rate
             | WaitsFor::Repair
             | WaitsFor::Creation
-            | WaitsFor::Calm => Disposition::ComeAgain,
+            | WaitsFor::Calm
+            | WaitsFor::Truce => Disposition::ComeAgain,
             WaitsFor::Right | WaitsFor::Nothing => Disposition::GiveUp,
         }
     }
@@ -214,6 +256,7 @@ impl Failure {
             Self::SwapUndone { cause, .. } => cause.waits_for(patience),
             Self::LeftBare { .. } => WaitsFor::Repair,
             Self::OutOfTime => WaitsFor::Turn,
+            Self::Contested { .. } => WaitsFor::Truce,
         }
     }
 }
@@ -238,11 +281,53 @@ fn json(tags: &Tags) -> String {
     serde_json::to_string(tags).unwrap_or_default()
 }
 
+/// Who brought an instance to our attention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FoundBy {
+    /// An event about its state or its tags.
+    #[default]
+    Event,
+    /// A call that CloudTrail told of.
+    Drift,
+    /// A person's invocation.
+    Person,
+    /// A sweep.
+    Sweep,
+}
+
+impl FoundBy {
+    /// The word for logs.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Event => "event",
+            Self::Drift => "drift",
+            Self::Person => "person",
+            Self::Sweep => "sweep",
+        }
+    }
+}
+
+/// Why an instance is looked at, as far as that explains what is found. It decides nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cause {
+    /// Who found it.
+    pub found_by: FoundBy,
+    /// Who launched it, where the event says so.
+    pub launched_by: Option<String>,
+    /// Who changed its association, where the event says so.
+    pub changed_by: Option<String>,
+}
+
 /// All that is known about one instance once it was dealt with.
 #[derive(Debug)]
 pub struct InstanceReport {
     /// The instance.
     pub instance: InstanceRef,
+    /// Why it was looked at.
+    pub cause: Cause,
+    /// Whether EC2 has had long enough to put its association into force, and did not: it cannot assume the role.
+    pub is_stuck: bool,
     /// What was found at the last look; nothing, where EC2 showed nothing.
     pub facts: Option<InstanceFacts>,
     /// The rule that decided.
@@ -305,8 +390,78 @@ impl InstanceReport {
         }
     }
 
-    fn outcome_word(&self) -> &'static str {
+    fn reason_code(&self) -> Option<&'static str> {
+        if self.is_stuck { Some(STUCK) } else { self.decision.as_ref().map(Decision::reason_code) }
+    }
+
+    /// Where the instance stands.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        let decision = match (&self.result, &self.decision) {
+            (Err(Failure::ProfileUnknown(_)), _) => return Standing::Blocked,
+            (Err(_) | Ok(Outcome::NotRepaired | Outcome::Contested), _) | (Ok(_), None) => {
+                return Standing::Failed;
+            }
+            (Ok(_), Some(decision)) => decision,
+        };
+        match decision {
+            Decision::Associate(_)
+            | Decision::Replace { .. }
+            | Decision::Swap { .. }
+            | Decision::Remove(_) => Standing::Change,
+            Decision::Keep(_) | Decision::KeepBare => Standing::Right,
+            Decision::Leave(
+                Leave::Unmanaged { .. }
+                | Leave::Ignored { .. }
+                | Leave::FillsGapsOnly { .. }
+                | Leave::CorrectsOnly
+                | Leave::Gone(_)
+                | Leave::NeverSeen,
+            ) => Standing::Left,
+            Decision::Leave(
+                Leave::Invalid(_)
+                | Leave::NotAllowed(_)
+                | Leave::ManagedByService(_)
+                | Leave::Unusable { .. }
+                | Leave::TagsDoubtful,
+            ) => Standing::Blocked,
+            Decision::Wait(_) | Decision::LookUp(_) | Decision::Confirm => Standing::Waiting,
+        }
+    }
+
+    /// The reason in a stable word: the decision's, or the error's type.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match (&self.result, &self.decision) {
+            _ if self.is_stuck => STUCK,
+            (Err(Failure::ProfileUnknown(_)) | Ok(_), Some(decision)) => decision.reason_code(),
+            (Err(failure), _) => failure.error_type(),
+            (Ok(outcome), None) => outcome.word(),
+        }
+    }
+
+    /// What launched the instance, where it was found bare and that is known.
+    #[must_use]
+    pub fn launch_source(&self) -> Option<String> {
+        let facts = self.facts.as_ref().filter(|facts| facts.association.is_none())?;
+        launch_source(&facts.instance.tags, self.cause.launched_by.as_deref())
+    }
+
+    /// How it ended, in one word.
+    #[must_use]
+    pub fn outcome_word(&self) -> &'static str {
         self.result.as_ref().map_or("failed", |outcome| outcome.word())
+    }
+
+    /// Why, as a sentence that a person can act on.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        match (&self.result, &self.decision) {
+            (Err(failure), _) => chain(failure),
+            (Ok(Outcome::NotRepaired), _) => Outcome::NotRepaired.sentence().to_owned(),
+            (Ok(_), Some(decision)) => decision.to_string(),
+            (Ok(outcome), None) => outcome.sentence().to_owned(),
+        }
     }
 
     /// Writes the one line about this instance, with the ids of the messages it answers: an error only where a person
@@ -319,8 +474,14 @@ impl InstanceReport {
             (Ok(outcome), None) => format!("{}: {}", self.instance, outcome.sentence()),
             (Err(failure), _) => format!("{}: {}", self.instance, chain(failure)),
         };
+        let message = if self.is_stuck { format!("{message}; {STUCK_SENTENCE}") } else { message };
         let level = match (&self.result, self.disposition()) {
-            (Ok(Outcome::NotRepaired) | Err(Failure::LeftBare { .. }), _)
+            _ if self.is_stuck => tracing::Level::ERROR,
+            (
+                Ok(Outcome::NotRepaired)
+                | Err(Failure::LeftBare { .. } | Failure::Contested { .. }),
+                _,
+            )
             | (_, Some(Disposition::GiveUp)) => tracing::Level::ERROR,
             (_, Some(Disposition::ComeAgain)) => tracing::Level::WARN,
             (Ok(_) | Err(_), None) => tracing::Level::INFO,
@@ -337,7 +498,8 @@ impl InstanceReport {
                     instance.state = self.facts.as_ref().map(|facts| facts.instance.state.as_str()),
                     decision = self.decision.as_ref().map(Decision::word),
                     decision.row = self.decision.as_ref().and_then(Decision::row),
-                    reason = self.decision.as_ref().map(Decision::reason_code),
+                    reason = self.reason_code(),
+                    standing = self.standing().word(),
                     outcome = self.outcome_word(),
                     disposition = self.disposition().map_or("done", Disposition::word),
                     error.r#type = self.result.as_ref().err().map(Failure::error_type),
@@ -345,6 +507,9 @@ impl InstanceReport {
                     tags = (!self.tags.is_empty()).then(|| json(&self.tags)),
                     profile.from = self.attached(),
                     profile.to = self.required(),
+                    found.by = self.cause.found_by.word(),
+                    changed.by = self.cause.changed_by.as_deref(),
+                    launch.source = self.launch_source(),
                     message.ids = message_ids,
                     duration_ms = u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX),
                     "{message}"
@@ -372,7 +537,7 @@ impl InstanceReport {
             required: self.required(),
             decision: self.decision.as_ref().map(Decision::word),
             decision_row: self.decision.as_ref().and_then(Decision::row),
-            reason_code: self.decision.as_ref().map(Decision::reason_code),
+            reason_code: self.reason_code(),
             reason: self.decision.as_ref().map(ToString::to_string),
             outcome: self.outcome_word(),
             error: self.result.as_ref().err().map(|failure| EntryError {
@@ -438,6 +603,11 @@ impl Entry {
         }
     }
 }
+
+/// The reason for an association that EC2 does not put into force.
+pub const STUCK: &str = "association-stuck";
+const STUCK_SENTENCE: &str = "but EC2 has not put the association into force for over 5 minutes: it cannot assume the role, \
+     so look at the role's trust policy and at your organization's policies";
 
 /// The type of the failure to read a payload, or a part of one.
 pub const MALFORMED: &str = "MalformedEvent";

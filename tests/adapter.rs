@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use auto_instance_profile::aws::Aws;
 use auto_instance_profile::aws::cloud::AwsCloud;
-use auto_instance_profile::cloud::{Cloud, CloudError, ErrorKind, Operation};
+use auto_instance_profile::bus::{Bus, Kind, Notice};
+use auto_instance_profile::cloud::{Cloud, CloudError, ErrorKind, Fleet, Operation, Page};
 use auto_instance_profile::model::{
-    Association, AssociationId, AssociationState, Instance, InstanceId, InstanceState, Keeper,
-    ProfileName, QueueArn,
+    self, Association, AssociationId, AssociationState, Instance, InstanceId, InstanceState,
+    Keeper, ProfileName, QueueArn,
 };
 use auto_instance_profile::queue::{DeadLetter, Hidden, QueueError, Queues};
 use auto_instance_profile::report::chain;
@@ -899,6 +900,159 @@ async fn a_profile_whose_arn_cannot_be_read_is_no_profile_to_attach() {
     assert!(chain(&error).contains("instance-profile/PATH/NAME"), "{}", chain(&error));
 }
 
+// ---- Whole fleets ---------------------------------------------------------------------------------------------------
+
+fn by(name: &str, values: &[&str]) -> model::Filter {
+    let values = values.iter().map(|value| (*value).to_owned()).collect();
+    model::Filter { name: name.to_owned(), values }
+}
+
+/// A page of `DescribeInstances`.
+fn instances_page(items: &str, token: &str) -> (u16, String) {
+    let body = format!(
+        "<DescribeInstancesResponse xmlns=\"http://ec2.amazonaws.com/doc/2016-11-15/\"><requestId>r</requestId>\
+         <reservationSet>{items}</reservationSet>{token}</DescribeInstancesResponse>"
+    );
+    (200, body)
+}
+
+/// A page of `DescribeIamInstanceProfileAssociations`.
+fn associations_page(items: &str, token: &str) -> (u16, String) {
+    let body = format!(
+        "<DescribeIamInstanceProfileAssociationsResponse xmlns=\"http://ec2.amazonaws.com/doc/2016-11-15/\">\
+         <requestId>r</requestId><iamInstanceProfileAssociationSet>{items}</iamInstanceProfileAssociationSet>{token}\
+         </DescribeIamInstanceProfileAssociationsResponse>"
+    );
+    (200, body)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_of_instances_is_asked_for_by_its_filters_and_token() {
+    let item = |owner: &str, ids: &[&str]| {
+        let instances: Vec<_> = ids
+            .iter()
+            .map(|id| {
+                format!(
+                    "<item><instanceId>{id}</instanceId><instanceState><code>16</code><name>running</name>\
+                     </instanceState><launchTime>2023-11-14T22:13:20.000Z</launchTime></item>"
+                )
+            })
+            .collect();
+        let instances = instances.concat();
+        format!("<item><ownerId>{owner}</ownerId><instancesSet>{instances}</instancesSet></item>")
+    };
+    let first = item("123456789012", &[ID, OTHER_ID]) + &item("111122223333", &["i-3"]);
+    let unstarted = "<item><ownerId>123456789012</ownerId><instancesSet><item><instanceId>i-4</instanceId></item>\
+                     <item><instanceId>no id</instanceId></item></instancesSet></item>";
+    let (cloud, network) = replaying([
+        instances_page(&first, "<nextToken>eyJ2IjoiMiJ9+/==</nextToken>"),
+        instances_page(unstarted, "<nextToken></nextToken>"),
+        instances_page("", ""),
+    ]);
+    let filters = [by("tag:Environment", &["prod", "a b&c=d"]), by("vpc-id", &["vpc-1"])];
+    let page = cloud.instances_page(&filters, None).await.unwrap();
+    assert_eq!(page.next.as_deref(), Some("eyJ2IjoiMiJ9+/=="));
+    let seen: Vec<_> = page
+        .rows
+        .iter()
+        .map(|row| (row.id.as_str(), row.account.as_ref().unwrap().as_str(), row.started))
+        .collect();
+    let started = Some(1_700_000_000_000_000_000);
+    assert_eq!(
+        seen,
+        [
+            (ID, "123456789012", started),
+            (OTHER_ID, "123456789012", started),
+            ("i-3", "111122223333", started)
+        ]
+    );
+    let page = cloud.instances_page(&filters, page.next.as_deref()).await.unwrap();
+    assert_eq!(page.next, None, "an empty token is the end");
+    let [row] = &page.rows[..] else { panic!("what has no legal id is nobody: {page:?}") };
+    assert_eq!((row.id.as_str(), row.started), ("i-4", None));
+    let page = cloud.instances_page(&[], None).await.unwrap();
+    assert_eq!(page, Page { rows: vec![], next: None });
+
+    let mut filtered = request(&[
+        ("Action", "DescribeInstances"),
+        ("Version", "2016-11-15"),
+        ("MaxResults", "1000"),
+        ("Filter.1.Name", "tag:Environment"),
+        ("Filter.1.Value.1", "prod"),
+        ("Filter.1.Value.2", "a b&c=d"),
+        ("Filter.2.Name", "vpc-id"),
+        ("Filter.2.Value.1", "vpc-1"),
+    ]);
+    let sent = sent(&network);
+    assert_eq!(sent[0], filtered);
+    filtered.insert("NextToken".to_owned(), "eyJ2IjoiMiJ9+/==".to_owned());
+    assert_eq!(sent[1], filtered);
+    let everything =
+        [("Action", "DescribeInstances"), ("Version", "2016-11-15"), ("MaxResults", "1000")];
+    assert_eq!(sent[2..], [request(&everything)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_of_associations_has_no_filter() {
+    let item = format!(
+        "<item><associationId>{ROW}</associationId><instanceId>{ID}</instanceId><iamInstanceProfile><arn>{ARN}</arn>\
+         <id>{PROFILE_ID}</id></iamInstanceProfile><state>associating</state>\
+         <timestamp>2023-11-14T22:13:20.000Z</timestamp></item>"
+    );
+    // An association without an instance cannot be told about.
+    let nobodys =
+        "<item><associationId>iip-assoc-1</associationId><state>associated</state></item>";
+    let (cloud, network) = replaying([
+        associations_page(&(item + nobodys), "<nextToken>page-2</nextToken>"),
+        associations_page("", "<nextToken/>"),
+    ]);
+    let page = cloud.associations_page(None).await.unwrap();
+    let row = association(ROW, ARN, AssociationState::Associating, 1_700_000_000);
+    assert_eq!(page, Page { rows: vec![row], next: Some("page-2".to_owned()) });
+    let page = cloud.associations_page(page.next.as_deref()).await.unwrap();
+    assert_eq!(page, Page { rows: vec![], next: None });
+    let mut expected = request(&[
+        ("Action", "DescribeIamInstanceProfileAssociations"),
+        ("Version", "2016-11-15"),
+        ("MaxResults", "1000"),
+    ]);
+    let [one, two] = &sent(&network)[..] else { panic!("two pages, two requests") };
+    assert_eq!(*one, expected);
+    expected.insert("NextToken".to_owned(), "page-2".to_owned());
+    assert_eq!(*two, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_that_is_throttled_is_asked_for_again_and_one_that_is_refused_is_not() {
+    for (code, kind, tries) in [
+        ("RequestLimitExceeded", ErrorKind::Throttled, 3),
+        ("InvalidParameterValue", ErrorKind::Rejected, 1),
+    ] {
+        let answers = [(); 3].map(|()| (400, ec2_error(code, "The filter 'x' is invalid")));
+        let (cloud, network) = replaying(answers.clone());
+        let error = cloud.instances_page(&[by("x", &["y"])], None).await.unwrap_err();
+        assert_eq!((error.operation, error.kind), (Operation::DescribeInstances, kind.clone()));
+        assert_eq!(sent(&network).len(), tries, "{code}");
+        let (cloud, network) = replaying(answers);
+        let error = cloud.associations_page(None).await.unwrap_err();
+        let operation = Operation::DescribeIamInstanceProfileAssociations;
+        assert_eq!((error.operation, error.kind), (operation, kind));
+        assert_eq!(sent(&network).len(), tries, "{code}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_has_longer_than_a_call_and_an_end() {
+    let network = NeverClient::new();
+    let cloud = cloud_over(&sdk_over(network.clone()));
+    let began = tokio::time::Instant::now();
+    let error = cloud.instances_page(&[], None).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Transient);
+    // A thousand instances are megabytes.
+    let time = began.elapsed();
+    assert!((Duration::from_secs(30)..=Duration::from_secs(95)).contains(&time), "{time:?}");
+}
+
 // ---- SQS ------------------------------------------------------------------------------------------------------------
 
 const QUEUE: &str = "arn:aws:sqs:us-east-1:123456789012:events";
@@ -1110,6 +1264,160 @@ async fn nothing_to_hide_or_to_give_up_is_no_request() {
     let [Err(error)] = &results[..] else { panic!("{results:?}") };
     assert_eq!(chain(error), "SendMessage failed: AWS_REGION is not set");
     assert_eq!(network.actual_requests().count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_are_sent_ten_a_call_and_each_has_its_own_fate() {
+    let bodies: Vec<String> =
+        (0..23).map(|number| format!("{{\"n\": {number}}} \u{1F980}")).collect();
+    let sent = |id: &str| json!({ "Id": id, "MessageId": "m", "MD5OfMessageBody": "d" });
+    let done = |ids: &[usize]| ids.iter().map(|id| sent(&id.to_string())).collect::<Vec<_>>();
+    let first = json!({ "Successful": done(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]), "Failed": [] });
+    // In whatever order, and one of which nothing is said.
+    let second = json!({
+        "Successful": done(&[9, 0, 1, 2, 4, 5, 6, 8]),
+        "Failed": [{ "Id": "3", "SenderFault": true, "Code": "InvalidMessageContents", "Message": "No." }],
+    });
+    let third = json!({ "__type": "com.amazonaws.sqs#QueueDoesNotExist", "message": "Gone." });
+    let (network, aws) = queues_answering([(200, first), (200, second), (400, third)]);
+    let results = aws.send(QUEUE_URL, &bodies).await;
+    assert_eq!(results.len(), 23);
+    let failed: Vec<_> = codes(&results).into_iter().map(|(place, _)| place).collect();
+    assert_eq!(failed, [13, 17, 20, 21, 22]);
+    let said = |place: usize| chain(results[place].as_ref().unwrap_err());
+    assert_eq!(said(13), "SendMessage failed (InvalidMessageContents): No.");
+    assert_eq!(said(17), "SendMessage failed: SQS's answer does not say how it went");
+    assert!(
+        said(20).starts_with("SendMessage failed") && said(20).ends_with("Gone."),
+        "{}",
+        said(20)
+    );
+    let call = |bodies: &[String]| {
+        let entries = bodies.iter().enumerate();
+        let entries =
+            entries.map(|(id, body)| json!({ "Id": id.to_string(), "MessageBody": body }));
+        json!({ "QueueUrl": QUEUE_URL, "Entries": entries.collect::<Vec<_>>() })
+    };
+    assert_eq!(
+        asked(&network, "SendMessageBatch"),
+        bodies.chunks(10).map(call).collect::<Vec<_>>()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_to_send_is_no_request_nor_is_there_one_without_a_region() {
+    let (network, aws) = queues_answering([]);
+    assert!(aws.send(QUEUE_URL, &[]).await.is_empty());
+    let mut sdk = sdk_over(network.clone()).into_builder();
+    sdk.set_region(None);
+    let nowhere = Aws::with(sdk.build());
+    let results = nowhere.send(QUEUE_URL, &["a".to_owned(), "b".to_owned()]).await;
+    let said = |error: &QueueError| chain(error);
+    let errors: Vec<_> = results.iter().map(|result| said(result.as_ref().unwrap_err())).collect();
+    assert_eq!(errors, ["SendMessage failed: AWS_REGION is not set"; 2]);
+    let results = nowhere.tell(BUS, &[notice(0)]).await;
+    assert_eq!(said(results[0].as_ref().unwrap_err()), "PutEvents failed: AWS_REGION is not set");
+    assert!(aws.tell(BUS, &[]).await.is_empty());
+    assert_eq!(network.actual_requests().count(), 0);
+}
+
+// ---- EventBridge ----------------------------------------------------------------------------------------------------
+
+const BUS: &str = "arn:aws:events:us-east-1:123456789012:event-bus/listeners";
+
+fn notice(number: usize) -> Notice {
+    let kind = Kind::ALL[number % Kind::ALL.len()];
+    Notice { kind, detail: json!({ "version": "1", "number": number }).to_string() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_are_put_ten_a_call_and_each_has_its_own_fate() {
+    let notices: Vec<_> = (0..12).map(notice).collect();
+    let taken = |number: usize| json!({ "EventId": format!("event-{number}") });
+    let mut first: Vec<_> = (0..10).map(taken).collect();
+    first[4] = json!({ "ErrorCode": "ThrottlingException", "ErrorMessage": "Too many." });
+    first[7] = json!({ "ErrorCode": "InternalFailure" });
+    let first = json!({ "FailedEntryCount": 2, "Entries": first });
+    // An answer that is silent about the last.
+    let second = json!({ "FailedEntryCount": 0, "Entries": [taken(10)] });
+    let (network, aws) = queues_answering([(200, first), (200, second)]);
+    let results = aws.tell(BUS, &notices).await;
+    assert_eq!(results.len(), 12);
+    assert_eq!(
+        codes(&results),
+        [
+            (4, "ThrottlingException".to_owned()),
+            (7, "InternalFailure".to_owned()),
+            (11, String::new())
+        ]
+    );
+    let said = |place: usize| chain(results[place].as_ref().unwrap_err());
+    assert_eq!(said(4), "PutEvents failed (ThrottlingException): Too many.");
+    assert_eq!(said(7), "PutEvents failed (InternalFailure): EventBridge sent no message");
+    assert_eq!(said(11), "PutEvents failed: the answer does not say how it went");
+
+    let requests: Vec<_> = network.actual_requests().collect();
+    assert_eq!(requests.len(), 2);
+    let types = [
+        "Instance Profile Changed",
+        "Instance Profile Blocked",
+        "Instance Profile Contested",
+        "Sweep Completed",
+    ];
+    for (request, numbers) in requests.iter().zip([0..10, 10..12]) {
+        assert_eq!(request.method(), "POST");
+        let header = |name: &str| request.headers().get(name).unwrap();
+        assert_eq!(header("x-amz-target"), "AWSEvents.PutEvents");
+        assert_eq!(header("content-type"), "application/x-amz-json-1.1");
+        assert!(header("authorization").contains("/us-east-1/events/aws4_request"));
+        let entries = numbers.map(|number: usize| {
+            json!({
+                "Source": "auto-instance-profile", "DetailType": types[number % 4],
+                "Detail": notices[number].detail, "EventBusName": BUS,
+            })
+        });
+        let body: Value = serde_json::from_slice(request.body().bytes().unwrap()).unwrap();
+        assert_eq!(body, json!({ "Entries": entries.collect::<Vec<_>>() }));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_to_the_bus_that_fails_has_failed_for_each_of_its_events() {
+    for (status, kind, tries) in [
+        (400, "AccessDeniedException", 1),
+        (400, "ThrottlingException", 3),
+        (500, "InternalException", 3),
+    ] {
+        let answer = json!({ "__type": kind, "message": "No." }).to_string();
+        let network = network_answering([(); 3].map(|()| (status, answer.clone())));
+        let aws = Aws::with(sdk_over(network.clone()));
+        let results = aws.tell(BUS, &[notice(0), notice(1)]).await;
+        assert_eq!(codes(&results), [(0, kind.to_owned()), (1, kind.to_owned())]);
+        let expected = format!("PutEvents failed ({kind}): No.");
+        assert_eq!(chain(results[1].as_ref().unwrap_err()), expected);
+        assert_eq!(network.actual_requests().count(), tries, "{kind}");
+    }
+    for body in ["null", "[]", "<html>welcome", "", "{}", r#"{"FailedEntryCount": 0}"#] {
+        let aws = Aws::with(sdk_over(network_answering([(200, body.to_owned())])));
+        let results = aws.tell(BUS, &[notice(0)]).await;
+        assert!(results.len() == 1 && results[0].is_err(), "{body:?} says nothing about the event");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_or_a_bus_that_never_answers_is_not_waited_for() {
+    let network = NeverClient::new();
+    let aws = Aws::with(sdk_over(network.clone()));
+    let began = tokio::time::Instant::now();
+    let notices: Vec<_> = (0..25).map(notice).collect();
+    let results = aws.tell(BUS, &notices).await;
+    assert!(results.len() == 25 && results.iter().all(Result::is_err), "{results:?}");
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    // A sweep's page can be a hundred calls, eight at a time.
+    let began = tokio::time::Instant::now();
+    let results = aws.send(QUEUE_URL, &vec!["body".to_owned(); 160]).await;
+    assert!(results.len() == 160 && results.iter().all(Result::is_err));
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
 }
 
 /// Queues that are given these answers in turn, and the network that keeps what it was asked.

@@ -619,6 +619,38 @@ async fn what_is_wrong_on_the_command_line_is_named() {
         &["plan", "--tag-key", "a}b", "--allowed", "*"],
         &["apply", "policy/policy.yaml", "--allowed", "*"],
         &["apply", "policy/policy.yaml", "--allowed", "*", "--yes", "--writes-per-second", "0"],
+        &["report", "policy/policy.yaml"],
+        &["report", "policy/policy.yaml", "--allowed", "*", "--html"],
+        &["replay", "--queue", "https://sqs.eu-west-1.amazonaws.com/123456789012/events"],
+        &[
+            "replay",
+            "--queue",
+            "events",
+            "--dead-letter-queue",
+            "https://sqs.eu-west-1.amazonaws.com/123456789012/dead",
+        ],
+        &["replay", "--queue", "http://q/1/a", "--dead-letter-queue", "http://q/1/a", "--yes"],
+        &["replay", "--queue", "http://q/1/a", "--dead-letter-queue", "http://q/1/b"],
+        &["replay", "--queue", "http://q/1/a", "--dead-letter-queue", "http://q/1/b", "--json"],
+        &[
+            "replay",
+            "--queue",
+            "http://q/1/a",
+            "--dead-letter-queue",
+            "http://q/1/b",
+            "--yes",
+            "--max",
+            "0",
+        ],
+        &[
+            "replay",
+            "--queue",
+            "https://sqs.eu-west-1.amazonaws.com/1/a",
+            "--dead-letter-queue",
+            "https://sqs.eu-west-2.amazonaws.com/1/b",
+            "--yes",
+        ],
+        &["replay", "--queue", "http://q/1/a", "--dead-letter-queue", "http://q/1/b", "--yes"],
         &["explain", "i-xyz"],
         &["explain", "i-0abc", "--tags", "A=b"],
         &["explain", "policy/policy.yaml", "--tag-key", "Role"],
@@ -639,7 +671,7 @@ async fn what_is_wrong_on_the_command_line_is_named() {
 #[tokio::test]
 async fn help_shows_examples() {
     insta::assert_snapshot!(run(&["--help"]).await.all());
-    for command in ["check", "explain", "plan", "apply", "completions"] {
+    for command in ["check", "explain", "plan", "apply", "report", "replay", "completions"] {
         let help = run(&[command, "--help"]).await;
         assert_eq!(help.code, 0);
         assert!(help.out.contains("Examples:\n  "), "{}", help.out);
@@ -651,13 +683,13 @@ async fn shells_complete_commands_and_options() {
     for shell in ["bash", "zsh", "fish"] {
         let script = run(&["completions", shell]).await;
         assert_eq!(script.code, 0);
-        for word in ["explain", "plan", "writes-per-second"] {
+        for word in ["explain", "plan", "writes-per-second", "report", "dead-letter-queue"] {
             assert!(script.out.contains(word), "{shell}: {word}");
         }
     }
 }
 
-// ---- plan and apply, against EC2 and IAM over the wire --------------------------------------------------------------
+// ---- plan, apply and report, against EC2 and IAM over the wire --------------------------------------------------------------
 
 const BARE: &str = "i-00000000000000001";
 const WRONG: &str = "i-00000000000000002";
@@ -1040,4 +1072,245 @@ async fn an_interrupt_begins_nothing_and_finishes_what_is_under_way() {
     assert!(out.ends_with("1 of 5 changes done, 4 not begun, because of an interrupt.\n"), "{out}");
     assert_eq!(wire.world().attached_to("i-0c0").as_deref(), Some("web"));
     assert_eq!(wire.writes().len(), 2);
+}
+
+// ---- report ---------------------------------------------------------------------------------------------------------
+
+/// The fleet above, of which some come up bare because of what launches them.
+fn a_fleet_with_sources() -> World {
+    let mut world = a_fleet();
+    for (id, key, name) in [
+        (BARE, "aws:autoscaling:groupName", "shop"),
+        ("i-0a1", "aws:autoscaling:groupName", "shop"),
+        ("i-0a2", "aws:cloudformation:stack-name", "shop-dev"),
+        ("i-0a6", "aws:autoscaling:groupName", "shop"),
+        // It has a profile.
+        (RIGHT, "aws:autoscaling:groupName", "web"),
+    ] {
+        world.instance_mut(id).tags.insert(key.to_owned(), name.to_owned());
+    }
+    world
+}
+
+fn report(wire: &Wire, more: &[&str]) -> Command {
+    let mut tool = at(wire, &["report", "policy/policy.yaml", "--allowed", ALLOWED]);
+    tool.args(more);
+    tool
+}
+
+/// A report without its time, which is now.
+fn timeless(report: &str) -> String {
+    let (before, rest) = report.split_once("as of ").unwrap();
+    let (time, after) = rest.split_once('\n').unwrap();
+    assert!(time.len() == 20 && time.ends_with('Z'), "{time}");
+    format!("{before}as of …\n{after}")
+}
+
+#[tokio::test]
+async fn a_report_says_where_the_fleet_stands_and_does_nothing() {
+    let wire = Wire::serve(a_fleet_with_sources()).await;
+    let ran = end(report(&wire, &[])).await;
+    insta::assert_snapshot!(timeless(&ran.all()));
+    let all = end(report(&wire, &["--all"])).await;
+    let listed = |ran: &Ran| ran.out.lines().filter(|line| line.starts_with("i-")).count();
+    assert_eq!((listed(&ran), listed(&all), ran.code, all.code), (8, 12, 2, 2), "{}", all.all());
+    assert_only_reads(&wire);
+    // Once each, and each profile once: nothing by instance, nothing twice. And all of that twice.
+    assert_eq!(wire.requests_of("DescribeInstances").len(), 2);
+    assert_eq!(wire.requests_of("DescribeIamInstanceProfileAssociations").len(), 2);
+    assert_eq!(wire.requests_of("DescribeTags").len(), 0);
+}
+
+#[tokio::test]
+async fn a_report_is_json_where_a_program_reads_it() {
+    let wire = Wire::serve(a_fleet_with_sources()).await;
+    let ran = end(report(&wire, &["--json"])).await;
+    assert_eq!((ran.code, ran.err.as_str()), (2, ""));
+    let report: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(
+        report["counts"],
+        json!({
+            "instances": 12, "right": 1, "wrong": 4, "blocked": 3, "left": 3, "failed": 0, "waiting": 1, "stuck": 0,
+        })
+    );
+    assert_eq!(
+        report["blocked"],
+        json!({"managed-by-service": 1, "not-allowed": 1, "profile-unknown": 1})
+    );
+    assert_eq!(
+        report["bare-sources"],
+        json!([
+            {"source": "auto-scaling-group shop", "count": 2},
+            {"source": "cloudformation-stack shop-dev", "count": 1},
+        ])
+    );
+    assert_eq!(
+        report["instances"][3],
+        json!({
+            "standing": "change", "stuck": false, "name": "shop front \u{202e}",
+            "launch-source": "auto-scaling-group shop", "instance-id": BARE, "account": "123456789012",
+            "region": "us-east-1", "state": "running", "rule": "web",
+            "tags": {"Environment": "prod", "Tier": "web"}, "attached": null,
+            "required": "arn:aws:iam::123456789012:instance-profile/web-prod", "decision": "associate",
+            "decision-row": 7, "reason-code": "bare",
+            "reason": "found nothing attached; arn:aws:iam::123456789012:instance-profile/web-prod is required",
+            "outcome": "planned",
+        })
+    );
+    assert_counts_what_it_lists(&report);
+    assert_is_as_the_sample(&report);
+}
+
+/// The page filters its rows by what it counts.
+fn assert_counts_what_it_lists(report: &Value) {
+    let rows = report["instances"].as_array().unwrap();
+    let number = |is: &dyn Fn(&&Value) -> bool| json!(rows.iter().filter(is).count());
+    let sum = |by: &Value| {
+        json!(by.as_object().unwrap().values().map(|number| number.as_u64().unwrap()).sum::<u64>())
+    };
+    for (count, standing) in [("right", "right"), ("wrong", "change"), ("waiting", "waiting")] {
+        assert_eq!(report["counts"][count], number(&|row| row["standing"] == standing), "{count}");
+    }
+    for (standing, reason) in
+        [("blocked", "/reason-code"), ("left", "/reason-code"), ("failed", "/error/type")]
+    {
+        assert_eq!(report["counts"][standing], sum(&report[standing]), "{standing}");
+        for (code, count) in report[standing].as_object().unwrap() {
+            let is = |row: &&Value| {
+                row["standing"] == standing
+                    && row.pointer(reason).and_then(Value::as_str) == Some(code)
+            };
+            assert_eq!(*count, number(&is), "{standing} {code}");
+        }
+    }
+    for source in report["bare-sources"].as_array().unwrap() {
+        assert_eq!(source["count"], number(&|row| row["launch-source"] == source["source"]));
+    }
+}
+
+/// The page is tested on the sample.
+fn assert_is_as_the_sample(report: &Value) {
+    let sample = fs::read_to_string(root().join("tests/python/report_sample.json")).unwrap();
+    let sample: Value = serde_json::from_str(&sample).unwrap();
+    let keys = |value: &Value| {
+        value.as_object().unwrap().keys().filter(|key| *key != "error").cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(keys(report), keys(&sample));
+    assert_eq!(keys(&report["counts"]), keys(&sample["counts"]));
+    assert_eq!(keys(&report["bare-sources"][0]), keys(&sample["bare-sources"][0]));
+    for row in report["instances"].as_array().unwrap() {
+        assert_eq!(keys(row), keys(&sample["instances"][0]), "{row}");
+    }
+}
+
+#[tokio::test]
+async fn a_report_is_a_page_that_holds_the_same() {
+    let mut world = a_fleet_with_sources();
+    world.instance_mut(BARE).tags.insert("Name".to_owned(), "</script><b>".to_owned());
+    let wire = Wire::serve(world).await;
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cli").join("page");
+    let _ = fs::remove_dir_all(&dir);
+    fs::create_dir_all(&dir).unwrap();
+    let file = dir.join("report.html");
+    fs::write(&file, "an older one").unwrap();
+    let ran = end(report(&wire, &["--json", "--html", file.to_str().unwrap()])).await;
+    assert_eq!(ran.code, 2, "{}", ran.all());
+    assert_eq!(ran.err, format!("The report is in {}\n", file.canonicalize().unwrap().display()));
+    let page = fs::read_to_string(&file).unwrap();
+    let begin = "<script type=\"application/json\" id=\"data\">";
+    let (_, data) = page.split_once(begin).unwrap();
+    let (data, rest) = data.split_once("</script>").unwrap();
+    assert!(rest.starts_with("\n<script>\n\"use strict\";") && !data.contains('<'), "{data}");
+    let shown: Value = serde_json::from_str(data).unwrap();
+    assert_eq!(shown, serde_json::from_str::<Value>(&ran.out).unwrap());
+    let names: Vec<_> =
+        shown["instances"].as_array().unwrap().iter().map(|row| &row["name"]).collect();
+    assert!(names.contains(&&json!("</script><b>")), "{names:?}");
+    let beside: Vec<_> = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(beside, [file], "nothing else is left");
+
+    let nowhere = dir.join("nowhere").join("report.html");
+    let ran = end(report(&wire, &["--html", nowhere.to_str().unwrap()])).await;
+    assert_eq!(ran.code, 1);
+    assert!(ran.out.contains("not right."), "what was found is shown all the same: {}", ran.out);
+    assert!(ran.err.contains("report.html cannot be written"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn a_reports_exit_code_says_whether_all_is_well() {
+    let right =
+        || World::new().profile("web").profile("old").running(RIGHT, Some("web"), Some("web"));
+    let wire = Wire::serve(right().running("i-0a3", None, Some("old"))).await;
+    insta::assert_snapshot!(timeless(&end(report(&wire, &[])).await.all()), @r#"
+    2 instances in us-east-1, account 123456789012, by policy/policy.yaml, allowed web*,shop-*,ssm-*, as of …
+
+    Nothing is wrong.
+          1 left alone (1 fills-gaps-only)
+          1 right
+
+    Not listed: 2 instances, right or left alone; --all lists them.
+    [exit 0]
+    "#);
+    let wire = Wire::serve(right().running(WRONG, Some("web"), Some("old"))).await;
+    assert_eq!(end(report(&wire, &[])).await.code, 2);
+    let wire = Wire::serve(right().running(WRONG, Some("admin"), None)).await;
+    assert_eq!(end(report(&wire, &["--json"])).await.code, 2);
+
+    let gone = Fault::Refuses(500, "ServiceFailure", "try again");
+    let wire = Wire::serve(right().running(BARE, Some("web"), None)).await;
+    let wire = wire.always("GetInstanceProfile", gone);
+    insta::assert_snapshot!(timeless(&end(report(&wire, &[])).await.all()), @r#"
+    2 instances in us-east-1, account 123456789012, by policy/policy.yaml, allowed web*,shop-*,ssm-*, as of …
+
+    INSTANCE             NAME  STATE    RULE          ATTACHED  REQUIRED  STANDING  REASON
+    i-00000000000000001  -     running  named-by-tag  -         -         failed    a call to AWS failed: GetInstanceProfile did not get through (ServiceFailure): try again
+    i-00000000000000005  -     running  named-by-tag  web       -         failed    a call to AWS failed: GetInstanceProfile did not get through (ServiceFailure): try again
+
+    2 of 2 instances are not right.
+          2 failed (2 Transient)
+    [exit 1]
+    "#);
+    let failed = end(report(&wire, &["--json"])).await;
+    assert_counts_what_it_lists(&serde_json::from_str(&failed.out).unwrap());
+
+    let denied = Fault::Refuses(
+        403,
+        "UnauthorizedOperation",
+        "You are not authorized to perform this operation.",
+    );
+    let wire = Wire::serve(right()).await.always("DescribeIamInstanceProfileAssociations", denied);
+    insta::assert_snapshot!(end(report(&wire, &[])).await.all(), @r#"
+    ! error: the instances cannot be listed: DescribeIamInstanceProfileAssociations was denied: the caller needs ec2:DescribeIamInstanceProfileAssociations on * (UnauthorizedOperation): You are not authorized to perform this operation.
+    [exit 1]
+    "#);
+    let wire = Wire::serve(World::new()).await;
+    insta::assert_snapshot!(timeless(&end(report(&wire, &[])).await.all()), @r#"
+    0 instances in us-east-1, account unknown, by policy/policy.yaml, allowed web*,shop-*,ssm-*, as of …
+
+    There is nothing here, or the filters let nothing through.
+    [exit 0]
+    "#);
+}
+
+#[tokio::test]
+async fn a_large_fleet_is_reported_on_in_pages_and_filters_narrow_it() {
+    let ids: Vec<String> = (1..=450).map(|number| format!("i-{number:017x}")).collect();
+    let world = World::new().profile("web");
+    let attached = |number| (number < 250).then_some("web");
+    let world = (0..)
+        .zip(&ids)
+        .fold(world, |world, (number, id)| world.running(id, Some("web"), attached(number)));
+    let wire = Wire::serve(world).await.in_pages_of(100);
+    let ran =
+        end(report(&wire, &["--json", "--filter", "Name=tag:InstanceProfile,Values=web"])).await;
+    let report: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(
+        (&report["counts"]["right"], &report["counts"]["wrong"]),
+        (&json!(250), &json!(200))
+    );
+    assert_eq!(wire.requests_of("DescribeIamInstanceProfileAssociations").len(), 3);
+    let lists = wire.requests_of("DescribeInstances");
+    assert_eq!(lists.len(), 5);
+    assert!(lists.iter().all(|list| list.parameters["Filter.1.Value.1"] == "web"));
+    assert_eq!(wire.requests_of("GetInstanceProfile").len(), 1);
 }

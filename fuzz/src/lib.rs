@@ -2,6 +2,7 @@
 
 pub mod allow;
 pub mod backoff;
+pub mod census;
 pub mod cloud;
 pub mod event;
 pub mod model;

@@ -10,10 +10,10 @@ use percent_encoding::percent_decode_str;
 
 use crate::aws::{ATTEMPTS, timeouts};
 use crate::cloud::codes::classify;
-use crate::cloud::{Cloud, CloudError, ErrorKind, Filter, Fleet, IDS_PER_READ, Operation, Page};
+use crate::cloud::{Cloud, CloudError, ErrorKind, Fleet, IDS_PER_READ, Operation, Page};
 use crate::model::{
-    AccountId, Association, AssociationId, AssociationState, Instance, InstanceId, InstanceState,
-    Keeper, Platform, Profile, ProfileArn, ProfileId, ProfileName, Role, Tags,
+    AccountId, Association, AssociationId, AssociationState, Filter, Instance, InstanceId,
+    InstanceState, Keeper, Platform, Profile, ProfileArn, ProfileId, ProfileName, Role, Tags,
 };
 
 /// The most rows EC2 gives a page.
@@ -170,10 +170,13 @@ impl Cloud for AwsCloud {
 }
 
 impl Fleet for AwsCloud {
-    async fn page(&self, filters: &[Filter], from: Option<&str>) -> Result<Page, CloudError> {
+    async fn instances_page(
+        &self,
+        filters: &[Filter],
+        from: Option<&str>,
+    ) -> Result<Page<Instance>, CloudError> {
         const CALL: Operation = Operation::DescribeInstances;
         let filters = filters.iter().map(|by| filter(&by.name, by.values.clone())).collect();
-        let timeouts = timeouts(PAGE_TIMEOUT, PAGE_TIMEOUT * ATTEMPTS);
         let page = self
             .ec2
             .describe_instances()
@@ -181,15 +184,44 @@ impl Fleet for AwsCloud {
             .max_results(ROWS_PER_PAGE)
             .set_next_token(from.map(str::to_owned))
             .customize()
-            .config_override(aws_sdk_ec2::Config::builder().timeout_config(timeouts))
+            .config_override(patiently())
             .send()
             .await
             .map_err(|error| failed(CALL, "*", error))?;
-        let found = page.reservations().iter().flat_map(|reservation| reservation.instances());
-        let ids = found.filter_map(|found| InstanceId::parse(found.instance_id()?).ok()).collect();
-        let next = page.next_token().filter(|token| !token.is_empty()).map(str::to_owned);
-        Ok(Page { ids, next })
+        let rows = page.reservations().iter().flat_map(|reservation| {
+            let account = reservation.owner_id().and_then(|owner| AccountId::parse(owner).ok());
+            let found = reservation.instances().iter();
+            found.filter_map(move |found| instance(found, account.as_ref()))
+        });
+        Ok(Page { rows: rows.collect(), next: token(page.next_token()) })
     }
+
+    async fn associations_page(&self, from: Option<&str>) -> Result<Page<Association>, CloudError> {
+        const CALL: Operation = Operation::DescribeIamInstanceProfileAssociations;
+        let page = self
+            .ec2
+            .describe_iam_instance_profile_associations()
+            .max_results(ROWS_PER_PAGE)
+            .set_next_token(from.map(str::to_owned))
+            .customize()
+            .config_override(patiently())
+            .send()
+            .await
+            .map_err(|error| failed(CALL, "*", error))?;
+        let rows = page.iam_instance_profile_associations().iter().filter_map(association);
+        Ok(Page { rows: rows.collect(), next: token(page.next_token()) })
+    }
+}
+
+/// The time that a page of a whole fleet may take.
+fn patiently() -> aws_sdk_ec2::config::Builder {
+    let timeouts = timeouts(PAGE_TIMEOUT, PAGE_TIMEOUT * ATTEMPTS);
+    aws_sdk_ec2::Config::builder().timeout_config(timeouts)
+}
+
+/// The last page's token is absent, or empty.
+fn token(next: Option<&str>) -> Option<String> {
+    next.filter(|token| !token.is_empty()).map(str::to_owned)
 }
 
 /// One try of a write. A throttled one waits for its next turn. One whose answer was lost may have been carried out, which
@@ -239,6 +271,7 @@ fn instance(found: &aws_sdk_ec2::types::Instance, account: Option<&AccountId>) -
             }
             Some(_) | None => Platform::Linux,
         },
+        started: found.launch_time().map(|time| time.as_nanos()),
     })
 }
 

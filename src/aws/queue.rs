@@ -18,10 +18,12 @@ use crate::model::{QueueArn, Region};
 use crate::queue::{DeadLetter, Hidden, QueueError, Queues};
 
 /// Entries that SQS takes in one call.
-const ENTRIES_PER_CALL: usize = 10;
+pub(super) const ENTRIES_PER_CALL: usize = 10;
 /// One try, and a call with all its tries. An invocation's end waits for them, and a message survives without.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(900);
 const OPERATION_TIMEOUT: Duration = Duration::from_millis(1900);
+/// Calls under way at once, where a sweep sends many messages: each has less than a second.
+const CALLS_AT_ONCE: usize = 8;
 /// The longest part of an error that goes with a dead letter, in characters. SQS takes a megabyte, body included.
 const ENOUGH: usize = 4000;
 
@@ -78,6 +80,21 @@ impl Queues for Aws {
         });
         join_all(calls).await.concat()
     }
+
+    async fn send(&self, queue: &str, bodies: &[String]) -> Vec<Result<(), QueueError>> {
+        let Some(region) = self.region() else {
+            let error = QueueError::new("SendMessage", None, "AWS_REGION is not set");
+            return vec![Err(error); bodies.len()];
+        };
+        let sqs = self.sqs(&region);
+        let mut results = Vec::with_capacity(bodies.len());
+        for many in bodies.chunks(ENTRIES_PER_CALL * CALLS_AT_ONCE) {
+            let chunks = many.chunks(ENTRIES_PER_CALL);
+            let calls = chunks.map(|chunk| send_batch(&sqs, queue, chunk));
+            results.extend(join_all(calls).await.concat());
+        }
+        results
+    }
 }
 
 impl Aws {
@@ -105,6 +122,26 @@ impl Aws {
     }
 }
 
+/// Sends as many messages as SQS takes in one call, and no more.
+pub(super) async fn send_batch(
+    sqs: &aws_sdk_sqs::Client,
+    queue: &str,
+    bodies: &[impl AsRef<str>],
+) -> Vec<Result<(), QueueError>> {
+    let entries = bodies.iter().enumerate().map(|(index, body)| {
+        let entry = SendMessageBatchRequestEntry::builder().id(index.to_string());
+        entry.message_body(body.as_ref()).build()
+    });
+    let call = sqs.send_message_batch().queue_url(queue);
+    let answer = match entries.collect::<Result<Vec<_>, _>>() {
+        Ok(entries) => call.set_entries(Some(entries)).send().await,
+        Err(error) => Err(SdkError::construction_failure(error)),
+    };
+    each("SendMessage", bodies.len(), answer, |answer| {
+        (answer.successful.into_iter().map(|entry| entry.id).collect(), answer.failed)
+    })
+}
+
 /// What went wrong, for a person and for a program that sorts dead letters.
 fn attributes(letter: &DeadLetter<'_>) -> Option<HashMap<String, MessageAttributeValue>> {
     let text = |text: &str| {
@@ -126,7 +163,7 @@ fn is_legal(c: char) -> bool {
 
 /// A call's answer as one for each of its entries, which are named by their places. What SQS does not say to have
 /// succeeded has failed: a letter must not be taken for sent on silence.
-fn each<T, E>(
+pub(super) fn each<T, E>(
     operation: &'static str,
     entries: usize,
     answer: Result<T, SdkError<E>>,
@@ -137,15 +174,7 @@ where
 {
     let (successful, failed) = match answer {
         Ok(answer) => sort(answer),
-        Err(error) => {
-            let code = error.code().map(str::to_owned);
-            let message = error.message().map(|text| AwsMessage::of(code.as_deref(), text));
-            let error = match message {
-                Some(message) => QueueError::new(operation, code, message),
-                None => QueueError::new(operation, code, error),
-            };
-            return vec![Err(error); entries];
-        }
+        Err(error) => return vec![Err(failed_call(operation, error)); entries],
     };
     let result = |place: usize| {
         let id = place.to_string();
@@ -163,4 +192,17 @@ where
         })
     };
     (0..entries).map(result).collect()
+}
+
+/// A call that failed as a whole.
+pub(super) fn failed_call<E>(operation: &'static str, error: SdkError<E>) -> QueueError
+where
+    E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+{
+    let code = error.code().map(str::to_owned);
+    let message = error.message().map(|text| AwsMessage::of(code.as_deref(), text));
+    match message {
+        Some(message) => QueueError::new(operation, code, message),
+        None => QueueError::new(operation, code, error),
+    }
 }

@@ -3,11 +3,15 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use auto_instance_profile::bus::{Bus, Notice};
 use auto_instance_profile::cloud::codes::classify;
-use auto_instance_profile::cloud::{Cloud, CloudError, Clouds, ErrorKind, Operation, Service};
+use auto_instance_profile::cloud::{
+    Cloud, CloudError, Clouds, ErrorKind, Fleet, Operation, Page, Service,
+};
 use auto_instance_profile::model::{
-    AccountId, Association, AssociationId, AssociationState, Instance, InstanceId, InstanceState,
-    Keeper, Platform, Profile, ProfileArn, ProfileId, ProfileName, QueueArn, Region, Role, Tags,
+    AccountId, Association, AssociationId, AssociationState, Filter, Instance, InstanceId,
+    InstanceState, Keeper, Platform, Profile, ProfileArn, ProfileId, ProfileName, QueueArn, Region,
+    Role, Tags,
 };
 use auto_instance_profile::queue::{DeadLetter, Hidden, QueueError, Queues};
 
@@ -27,8 +31,16 @@ pub struct FakeQueues {
     pub hidden: Vec<(String, Duration)>,
     /// Message id, error type and error.
     pub dead_letters: Vec<(String, String, String)>,
+    /// What was sent to the queue.
+    pub sent: Vec<String>,
+    /// What the bus was told.
+    pub told: Vec<Notice>,
     /// Whether every call fails.
     pub fail: bool,
+    /// Messages that hold this text are not taken.
+    pub refused: Option<String>,
+    /// Whether the bus never answers.
+    pub bus_hangs: bool,
 }
 
 impl FakeCloud {
@@ -79,6 +91,23 @@ impl Queues for FakeCloud {
         }));
         vec![Ok(()); letters.len()]
     }
+
+    async fn send(&self, _queue: &str, bodies: &[String]) -> Vec<Result<(), QueueError>> {
+        network().await;
+        let mut queues = self.queues();
+        if queues.fail {
+            let error = QueueError::new("SendMessage", None, "planned by the test");
+            return vec![Err(error); bodies.len()];
+        }
+        let is_refused =
+            |body: &String| queues.refused.as_ref().is_some_and(|refused| body.contains(refused));
+        let (refused, taken): (Vec<_>, Vec<_>) = bodies.iter().partition(|body| is_refused(body));
+        let error = QueueError::new("SendMessage", Some("InternalError".into()), "this one");
+        let answer = |body| if refused.contains(&body) { Err(error.clone()) } else { Ok(()) };
+        let answers = bodies.iter().map(answer).collect();
+        queues.sent.extend(taken.into_iter().cloned());
+        answers
+    }
 }
 
 impl Clouds for FakeCloud {
@@ -91,6 +120,55 @@ impl Clouds for FakeCloud {
     async fn connect(&self, _region: &Region, _to: Service) -> Result<(), CloudError> {
         network().await;
         Ok(())
+    }
+}
+
+impl Bus for FakeCloud {
+    async fn tell(&self, _bus: &str, notices: &[Notice]) -> Vec<Result<(), QueueError>> {
+        network().await;
+        if self.queues().bus_hangs {
+            std::future::pending::<()>().await;
+        }
+        let mut queues = self.queues();
+        if queues.fail {
+            let error = QueueError::new("PutEvents", None, "planned by the test");
+            return vec![Err(error); notices.len()];
+        }
+        queues.told.extend(notices.iter().cloned());
+        vec![Ok(()); notices.len()]
+    }
+}
+
+impl Fleet for FakeCloud {
+    async fn instances_page(
+        &self,
+        filters: &[Filter],
+        from: Option<&str>,
+    ) -> Result<Page<Instance>, CloudError> {
+        network().await;
+        let mut world = self.world();
+        let ids: Vec<_> = world.instances.keys().cloned().collect();
+        let found = world.describe_instances(&ids);
+        let found = found.map_err(failed(Operation::DescribeInstances))?;
+        let passes = |instance: &Instance| {
+            filters.iter().all(|filter| {
+                let key = filter.name.strip_prefix("tag:").expect("the fake knows filters by tags");
+                instance.tags.get(key).is_some_and(|value| filter.values.contains(value))
+            })
+        };
+        let found: Vec<_> = found.into_iter().map(instance).filter(passes).collect();
+        let (rows, next) = world.page(found, from);
+        Ok(Page { rows, next })
+    }
+
+    async fn associations_page(&self, from: Option<&str>) -> Result<Page<Association>, CloudError> {
+        network().await;
+        let mut world = self.world();
+        let ids: Vec<_> = world.instances.keys().cloned().collect();
+        let rows = world.describe_associations(&ids);
+        let rows = rows.map_err(failed(Operation::DescribeIamInstanceProfileAssociations))?;
+        let (rows, next) = world.page(rows.into_iter().map(association).collect(), from);
+        Ok(Page { rows, next })
     }
 }
 
@@ -177,6 +255,7 @@ fn instance(found: world::Instance) -> Instance {
         subnet: Some("subnet-0123456789abcdef0".into()),
         instance_type: Some("t3.micro".into()),
         platform: Platform::Linux,
+        started: found.started.map(nanoseconds),
     }
 }
 
@@ -187,8 +266,12 @@ fn association(row: world::Association) -> Association {
         profile_arn: row.arn,
         profile_id: Some(ProfileId::parse(&row.profile_id).unwrap()),
         state: AssociationState::from_ec2(&row.state),
-        since: Some(i128::from(row.timestamp)),
+        since: Some(nanoseconds(row.timestamp)),
     }
+}
+
+fn nanoseconds(seconds: i64) -> i128 {
+    i128::from(seconds) * 1_000_000_000
 }
 
 fn profile(found: world::Profile) -> Profile {

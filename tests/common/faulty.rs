@@ -2,9 +2,13 @@
 
 use std::sync::{Arc, Mutex};
 
-use auto_instance_profile::cloud::{Cloud, CloudError, Clouds, ErrorKind, Operation, Service};
+use auto_instance_profile::bus::{Bus, Notice};
+use auto_instance_profile::cloud::{
+    Cloud, CloudError, Clouds, ErrorKind, Fleet, Operation, Page, Service,
+};
 use auto_instance_profile::model::{
-    Association, AssociationId, Instance, InstanceId, Profile, ProfileName, QueueArn, Region, Tags,
+    Association, AssociationId, Filter, Instance, InstanceId, Profile, ProfileName, QueueArn,
+    Region, Tags,
 };
 use auto_instance_profile::queue::{DeadLetter, Hidden, QueueError, Queues};
 
@@ -79,7 +83,7 @@ impl<C> Faulty<C> {
     }
 }
 
-impl<C: Cloud + Clouds + Clone> Clouds for Faulty<C> {
+impl<C: Cloud + Fleet + Clouds + Clone> Clouds for Faulty<C> {
     type Cloud = Self;
 
     fn of(&self, _region: &Region) -> Self {
@@ -102,6 +106,32 @@ impl<C: Queues> Queues for Faulty<C> {
         letters: &[DeadLetter<'_>],
     ) -> Vec<Result<(), QueueError>> {
         self.cloud.give_up(dead_letter_queue, letters).await
+    }
+
+    async fn send(&self, queue: &str, bodies: &[String]) -> Vec<Result<(), QueueError>> {
+        self.cloud.send(queue, bodies).await
+    }
+}
+
+impl<C: Bus> Bus for Faulty<C> {
+    async fn tell(&self, bus: &str, notices: &[Notice]) -> Vec<Result<(), QueueError>> {
+        self.cloud.tell(bus, notices).await
+    }
+}
+
+impl<C: Fleet> Fleet for Faulty<C> {
+    async fn instances_page(
+        &self,
+        filters: &[Filter],
+        from: Option<&str>,
+    ) -> Result<Page<Instance>, CloudError> {
+        let call = self.cloud.instances_page(filters, from);
+        self.through(Operation::DescribeInstances, call).await
+    }
+
+    async fn associations_page(&self, from: Option<&str>) -> Result<Page<Association>, CloudError> {
+        let call = self.cloud.associations_page(from);
+        self.through(Operation::DescribeIamInstanceProfileAssociations, call).await
     }
 }
 

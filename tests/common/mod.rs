@@ -3,5 +3,6 @@
 
 pub mod fake;
 pub mod faulty;
+pub mod function;
 pub mod storm;
 pub mod world;

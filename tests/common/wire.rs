@@ -1,8 +1,11 @@
-//! The world over HTTP: EC2's Query API, IAM's, and SQS's JSON on one loopback port, told apart by what they are asked.
+//! The world over HTTP: EC2's Query API, IAM's, and the JSON of SQS and EventBridge on one loopback port, told apart by
+//! what they are asked.
 //!
 //! Strict where AWS is: an unsigned request, an unknown parameter or an illegal value is refused with AWS's code, so that a
 //! call the live service would not take does not pass here either.
 
+pub mod bus;
+mod full;
 mod spoil;
 pub mod sqs;
 mod tls;
@@ -29,6 +32,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsAcceptor;
 
+use self::bus::Told;
 use self::sqs::{Letter, Sqs};
 use super::world::{ACCOUNT, Association, AwsError, Instance, Profile, World, Write};
 
@@ -76,7 +80,7 @@ pub struct Request {
     pub at: Instant,
 }
 
-/// EC2, IAM and SQS over one world; they stop when this is dropped.
+/// EC2, IAM, SQS and EventBridge over one world; they stop when this is dropped.
 pub struct Wire {
     endpoint: String,
     roots: Option<PathBuf>,
@@ -87,6 +91,7 @@ pub struct Wire {
 struct Shared {
     world: Mutex<World>,
     sqs: Mutex<Sqs>,
+    told: Mutex<Vec<Vec<Told>>>,
     requests: Mutex<Vec<Request>>,
     /// Those of a function's start, where it is kept apart.
     requests_at_start: Mutex<Vec<Request>>,
@@ -94,13 +99,17 @@ struct Shared {
     connections: AtomicUsize,
     faults: Mutex<Vec<Planned>>,
     buckets: Mutex<Vec<(&'static str, Bucket)>>,
-    rows_per_page: Mutex<usize>,
-    /// Rows not yet given out, by the token that asks for them.
-    pages: Mutex<HashMap<String, Vec<String>>>,
+    /// By the token that asks for it.
+    pages: Mutex<HashMap<String, Rest>>,
+    /// Whether instances are shown with all that EC2 says about them.
+    in_full: AtomicBool,
     tokens: AtomicU32,
     /// The longest that a request is under way, each way.
     jitter: Mutex<Duration>,
 }
+
+/// A list that is not given out to its end yet, and the place where the rest begins.
+type Rest = (Arc<Vec<String>>, String);
 
 /// A fault, and the requests that meet it.
 struct Planned {
@@ -150,14 +159,15 @@ impl Wire {
         let shared = Arc::new(Shared {
             world: Mutex::new(world),
             sqs: Mutex::default(),
+            told: Mutex::default(),
             requests: Mutex::default(),
             requests_at_start: Mutex::default(),
             is_start: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             faults: Mutex::default(),
             buckets: Mutex::default(),
-            rows_per_page: Mutex::new(1000),
             pages: Mutex::default(),
+            in_full: AtomicBool::new(false),
             tokens: AtomicU32::new(0),
             jitter: Mutex::default(),
         });
@@ -212,7 +222,15 @@ impl Wire {
 
     /// Lists come in pages of this many rows, however many were asked for: EC2 may give fewer.
     pub fn in_pages_of(self, rows: usize) -> Self {
-        *self.shared.rows_per_page.lock().unwrap() = rows;
+        let mut world = self.shared.world.lock().unwrap();
+        *world = std::mem::take(&mut *world).paged_by(rows);
+        drop(world);
+        self
+    }
+
+    /// Instances are shown with all that EC2 says about them, not only with what is read of it.
+    pub fn in_full(self) -> Self {
+        self.shared.in_full.store(true, Ordering::SeqCst);
         self
     }
 
@@ -252,6 +270,16 @@ impl Wire {
     /// What was sent to the dead-letter queue, by call.
     pub fn dead_letters(&self) -> Vec<Vec<Letter>> {
         self.shared.sqs.lock().unwrap().letters.clone()
+    }
+
+    /// What was sent to the queue that messages come from, by call.
+    pub fn sent(&self) -> Vec<Vec<String>> {
+        self.shared.sqs.lock().unwrap().sent.clone()
+    }
+
+    /// What the bus was told, by call.
+    pub fn told(&self) -> Vec<Vec<Told>> {
+        self.shared.told.lock().unwrap().clone()
     }
 
     /// Every request that arrived, refused ones among them.
@@ -337,12 +365,14 @@ enum Api {
     Ec2,
     Iam,
     Sqs,
+    Events,
 }
 
 impl Api {
-    /// SQS is asked by a header, the others by a parameter.
+    /// SQS and EventBridge are asked by a header, the others by a parameter.
     fn of(action: &str, target: &str) -> Self {
         match action {
+            _ if target.starts_with("AWSEvents.") => Self::Events,
             _ if !target.is_empty() => Self::Sqs,
             "GetInstanceProfile" => Self::Iam,
             _ => Self::Ec2,
@@ -355,6 +385,7 @@ impl Api {
             Self::Ec2 => "ec2",
             Self::Iam => "iam",
             Self::Sqs => "sqs",
+            Self::Events => "events",
         }
     }
 
@@ -362,6 +393,7 @@ impl Api {
         match self {
             Self::Ec2 | Self::Iam => "application/x-www-form-urlencoded",
             Self::Sqs => "application/x-amz-json-1.0",
+            Self::Events => "application/x-amz-json-1.1",
         }
     }
 
@@ -371,7 +403,9 @@ impl Api {
                 let message = "The query string contains a syntax error";
                 error(400, "MalformedQueryString", message)
             }
-            Self::Sqs => error(400, "SerializationException", "This is not JSON for SQS"),
+            Self::Sqs | Self::Events => {
+                error(400, "SerializationException", "This is not JSON for this service")
+            }
         }
     }
 
@@ -383,7 +417,7 @@ impl Api {
                 error(401, "AuthFailure", message)
             }
             Self::Iam => error(403, "MissingAuthenticationToken", message),
-            Self::Sqs => error(403, "MissingAuthenticationTokenException", message),
+            Self::Sqs | Self::Events => error(403, "MissingAuthenticationTokenException", message),
         }
     }
 
@@ -394,13 +428,16 @@ impl Api {
             (Self::Iam, Err(error)) => refusal(true, &error),
             (Self::Sqs, Ok(body)) => sqs::respond(body),
             (Self::Sqs, Err(error)) => sqs::refusal(&error),
+            (Self::Events, Ok(body)) => bus::respond(body),
+            (Self::Events, Err(error)) => bus::refusal(&error),
         }
     }
 }
 
-/// The parameters of a Query API, and the action, which SQS has in a header.
+/// The parameters of a Query API, and the action, which the others have in a header.
 fn read(target: &str, body: &Bytes) -> (BTreeMap<String, String>, String) {
-    if let Some(action) = target.strip_prefix("AmazonSQS.") {
+    let of_a_header = target.strip_prefix("AmazonSQS.").or(target.strip_prefix("AWSEvents."));
+    if let Some(action) = of_a_header {
         return (BTreeMap::new(), action.to_owned());
     }
     let parameters: BTreeMap<String, String> = form_urlencoded::parse(body).into_owned().collect();
@@ -466,13 +503,15 @@ async fn answer(
         Err(api.unsigned())
     } else if !shared.takes(&action) {
         Err(error(503, "RequestLimitExceeded", "Request limit exceeded."))
-    } else if api == Api::Sqs {
-        match serde_json::from_slice::<Value>(&body) {
-            Ok(asked) => shared.sqs.lock().unwrap().carry_out(&action, &asked, failing),
-            Err(_) => Err(api.malformed()),
-        }
     } else {
-        shared.carry_out(&action, &parameters)
+        match (api, serde_json::from_slice::<Value>(&body)) {
+            (Api::Ec2 | Api::Iam, _) => shared.carry_out(&action, &parameters),
+            (Api::Sqs, Ok(asked)) => shared.sqs.lock().unwrap().carry_out(&action, &asked, failing),
+            (Api::Events, Ok(asked)) => {
+                bus::carry_out(&mut shared.told.lock().unwrap(), &action, &asked, failing)
+            }
+            (Api::Sqs | Api::Events, Err(_)) => Err(api.malformed()),
+        }
     };
     sleep(shared.time_under_way(&body, "back")).await;
     let answer = match fault {
@@ -548,15 +587,21 @@ impl Shared {
             "DescribeInstances" => {
                 parameters.allow_only(&["MaxResults", "NextToken", "Filter."])?;
                 let ids = parameters.listed(&world)?;
-                let (rows, token) = self.page(&parameters, || {
-                    Ok(world.describe_instances(&ids)?.iter().map(reservation).collect())
+                let in_full = self.in_full.load(Ordering::SeqCst);
+                let (rows, token) = self.page(&parameters, &mut world, |world| {
+                    let found = world.describe_instances(&ids)?;
+                    Ok(found.iter().map(|instance| reservation(instance, in_full)).collect())
                 })?;
                 Ok(ec2_answer(action, &format!("<reservationSet>{rows}</reservationSet>{token}")))
             }
             "DescribeIamInstanceProfileAssociations" => {
                 parameters.allow_only(&["MaxResults", "NextToken", "Filter."])?;
-                let ids = parameters.instance_ids()?;
-                let (rows, token) = self.page(&parameters, || {
+                let ids = if parameters.0.contains_key("Filter.1.Name") {
+                    parameters.instance_ids()?
+                } else {
+                    world.instances.keys().cloned().collect()
+                };
+                let (rows, token) = self.page(&parameters, &mut world, |world| {
                     let rows = world.describe_associations(&ids)?;
                     Ok(rows
                         .iter()
@@ -616,24 +661,27 @@ impl Shared {
     fn page(
         &self,
         parameters: &Parameters<'_>,
-        list: impl FnOnce() -> Result<Vec<String>, AwsError>,
+        world: &mut World,
+        list: impl FnOnce(&mut World) -> Result<Vec<String>, AwsError>,
     ) -> Result<(String, String), AwsError> {
-        let size = parameters.max_results()?.min(*self.rows_per_page.lock().unwrap());
+        // Nobody asks for less than EC2's most, and a page of the world's is never more.
+        assert_eq!(parameters.max_results()?, 1000);
         let mut pages = self.pages.lock().unwrap();
-        let mut rows = match parameters.0.get("NextToken") {
-            None => list()?,
-            Some(token) => pages
-                .remove(token)
-                .ok_or_else(|| error(400, "InvalidNextToken", "The specified token is invalid."))?,
+        let (all, from) = match parameters.0.get("NextToken") {
+            None => (Arc::new(list(world)?), None),
+            Some(token) => {
+                let invalid = || error(400, "InvalidNextToken", "The specified token is invalid.");
+                let (all, from) = pages.remove(token).ok_or_else(invalid)?;
+                (all, Some(from))
+            }
         };
-        let rest = rows.split_off(size.min(rows.len()));
-        if rest.is_empty() {
-            return Ok((rows.concat(), String::new()));
-        }
+        let (rows, next) = world.page(all.iter().map(String::as_str).collect(), from.as_deref());
+        let rows = rows.concat();
+        let Some(next) = next else { return Ok((rows, String::new())) };
         // With characters that must survive form encoding.
         let token = format!("page+{}/==", self.tokens.fetch_add(1, Ordering::Relaxed));
-        pages.insert(token.clone(), rest);
-        Ok((rows.concat(), format!("<nextToken>{token}</nextToken>")))
+        pages.insert(token.clone(), (all, next));
+        Ok((rows, format!("<nextToken>{token}</nextToken>")))
     }
 }
 
@@ -724,8 +772,11 @@ fn check_instance_id(id: &str) -> Result<(), AwsError> {
     Err(error(400, "InvalidInstanceID.Malformed", &format!("Invalid id: \"{id}\"")))
 }
 
-fn reservation(instance: &Instance) -> String {
-    let Instance { id, state, tags, managed_by, shown_profile, .. } = instance;
+/// When an instance was started of which nobody says so: 2026-11-02T09:14:00Z.
+const LAUNCHED: i64 = 1_793_610_840;
+
+fn reservation(instance: &Instance, in_full: bool) -> String {
+    let Instance { id, state, tags, managed_by, shown_profile, started, .. } = instance;
     let code = match state.as_str() {
         "pending" => 0,
         "running" => 16,
@@ -734,15 +785,17 @@ fn reservation(instance: &Instance) -> String {
         "stopping" => 64,
         _ => 80,
     };
-    let mut more = String::new();
+    let mut more = if in_full { full::rest(id) } else { String::new() };
     if let Some((arn, id)) = shown_profile {
         write!(more, "<iamInstanceProfile><arn>{arn}</arn><id>{id}</id></iamInstanceProfile>")
             .unwrap();
     }
     // EC2 leaves the set out where there is no tag.
-    if !tags.is_empty() {
+    let others = full::TAGS.iter().filter(|_| in_full);
+    if !tags.is_empty() || in_full {
         more.push_str("<tagSet>");
-        for (key, value) in tags {
+        let tags = tags.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        for (key, value) in tags.chain(others.copied()) {
             let (key, value) = (escaped(key), escaped(value));
             write!(more, "<item><key>{key}</key><value>{value}</value></item>").unwrap();
         }
@@ -756,12 +809,13 @@ fn reservation(instance: &Instance) -> String {
         )
         .unwrap(),
     }
+    let started = DateTime::from_secs(started.unwrap_or(LAUNCHED)).fmt(Format::DateTime).unwrap();
     format!(
         "<item><reservationId>r-0{hex}</reservationId><ownerId>{ACCOUNT}</ownerId><groupSet/><instancesSet><item>\
          <instanceId>{id}</instanceId><imageId>ami-00000000000000001</imageId>\
          <instanceState><code>{code}</code><name>{state}</name></instanceState><reason/>\
          <vpcId>vpc-0123456789abcdef0</vpcId><subnetId>subnet-0123456789abcdef0</subnetId>\
-         <instanceType>t3.micro</instanceType><launchTime>2026-11-02T09:14:00.000Z</launchTime>{more}\
+         <instanceType>t3.micro</instanceType><launchTime>{started}</launchTime>{more}\
          </item></instancesSet></item>",
         hex = &id[2..],
     )
@@ -845,6 +899,14 @@ fn respond(status: u16, body: String) -> hyper::Response<Full<Bytes>> {
         .header("content-type", "text/xml;charset=UTF-8")
         .body(Full::from(body))
         .unwrap()
+}
+
+/// The beginning of an answer in JSON.
+fn header_for(status: u16, content_type: &str) -> hyper::http::response::Builder {
+    hyper::Response::builder()
+        .status(status)
+        .header("content-type", content_type)
+        .header("x-amzn-requestid", "7a62c49f-347e-4fc4-9331-example00001")
 }
 
 fn header(request: &hyper::Request<Incoming>, name: &str) -> String {

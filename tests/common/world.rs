@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::{Index, IndexMut};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
@@ -54,6 +54,8 @@ pub struct Instance {
     pub untagged_for: u32,
     /// What `DescribeInstances` shows as its profile: stale while an association settles.
     pub shown_profile: Option<(String, String)>,
+    /// When it was started last, in seconds since 1970, where a test cares.
+    pub started: Option<i64>,
 }
 
 #[derive(Debug, Clone)]
@@ -66,6 +68,8 @@ pub struct Association {
     /// Seconds since 1970, as EC2 shows it.
     pub timestamp: i64,
     since: Instant,
+    /// EC2 cannot assume the role, so it is never put into force.
+    is_stuck: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -118,11 +122,28 @@ pub struct World {
     /// Whether Replace mends an association with a profile that was made again; nobody outside AWS knows.
     pub replace_mends_recreated: bool,
     counter: u32,
+    /// Rows that a list of everything shows at once; 0 stands for EC2's thousand.
+    pub rows_per_page: usize,
 }
 
 impl World {
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// With so many rows on a page of everything.
+    pub fn paged_by(mut self, rows: usize) -> Self {
+        self.rows_per_page = rows;
+        self
+    }
+
+    /// One page of a list of everything. The token is the place where the next begins.
+    pub fn page<T>(&self, all: Vec<T>, from: Option<&str>) -> (Vec<T>, Option<String>) {
+        let rows = if self.rows_per_page == 0 { 1000 } else { self.rows_per_page };
+        let begin: usize = from.map_or(0, |token| token.parse().unwrap());
+        let next = begin + rows;
+        let token = (next < all.len()).then(|| next.to_string());
+        (all.into_iter().skip(begin).take(rows).collect(), token)
     }
 
     /// A usable profile at the root path.
@@ -174,6 +195,7 @@ impl World {
             unseen_for: 0,
             untagged_for: 0,
             shown_profile: None,
+            started: None,
         };
         self.instances.insert(id.to_owned(), instance);
         self.associations.unsettle(id);
@@ -193,6 +215,31 @@ impl World {
 
     pub fn managed_by(mut self, id: &str, service: &str) -> Self {
         self.instance_mut(id).managed_by = Some(service.to_owned());
+        self
+    }
+
+    /// With one more tag.
+    pub fn tagged(mut self, id: &str, key: &str, value: &str) -> Self {
+        self.instance_mut(id).tags.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Somebody started the instance this long ago.
+    pub fn started(mut self, id: &str, ago: Duration) -> Self {
+        self.instance_mut(id).started = Some(seconds_ago(ago));
+        self
+    }
+
+    /// For so long EC2 has tried to put the instance's association into force, and it never will.
+    pub fn stuck_for(mut self, id: &str, time: Duration) -> Self {
+        let keys = self.associations.by_instance[id].clone();
+        for key in keys {
+            let row = self.associations.rows.get_mut(&key).unwrap();
+            "associating".clone_into(&mut row.state);
+            row.timestamp = seconds_ago(time);
+            row.is_stuck = true;
+        }
+        self.instance_mut(id).shown_profile = None;
         self
     }
 
@@ -269,6 +316,7 @@ impl World {
             state: state.to_owned(),
             timestamp: 1_700_000_000 + i64::from(number),
             since: Instant::now(),
+            is_stuck: false,
         }
     }
 
@@ -316,7 +364,8 @@ impl World {
                 self.associations.remove(key);
                 continue;
             }
-            if row.state == "associating" && old && is_up(instances, &row.instance) {
+            let settles = old && !row.is_stuck && is_up(instances, &row.instance);
+            if row.state == "associating" && settles {
                 "associated".clone_into(&mut row.state);
                 instances.get_mut(&row.instance).unwrap().shown_profile =
                     Some((row.arn.clone(), row.profile_id.clone()));
@@ -558,6 +607,12 @@ impl IndexMut<usize> for Associations {
         self.unsettled.insert(*key);
         row
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "EC2's times are wall-clock times")]
+fn seconds_ago(time: Duration) -> i64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    now.checked_sub(time).unwrap().as_secs().try_into().unwrap()
 }
 
 fn error(status: u16, code: &str, message: &str) -> AwsError {

@@ -29,6 +29,7 @@ fn facts(state: &str, tag: Option<&str>) -> InstanceFacts {
         subnet: None,
         instance_type: None,
         platform: Platform::Linux,
+        started: None,
     };
     InstanceFacts { instance, association: None }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use auto_instance_profile::bus::Bus;
 use auto_instance_profile::cloud::{Clouds, ErrorKind, Operation};
 use auto_instance_profile::config::Config;
 use auto_instance_profile::handler::{Handler, RawPayload};
@@ -17,7 +18,7 @@ use crate::reconcile::ID;
 
 const OTHER: &str = "i-0fedcba9876543210";
 
-fn config(mode: &str) -> Config {
+pub fn config(mode: &str) -> Config {
     let config = Config::read(
         |name| match name {
             "ALLOWED_PROFILES" => Some("web,db,app/*".to_owned()),
@@ -36,7 +37,7 @@ fn payload_of(payload: &Value) -> RawPayload {
     RawPayload(Some(RawValue::from_string(payload.to_string()).unwrap()))
 }
 
-async fn invoke<A: Clouds + Queues>(
+pub async fn invoke<A: Clouds + Queues + Bus>(
     aws: A,
     mode: &str,
     payload: Value,
@@ -46,7 +47,7 @@ async fn invoke<A: Clouds + Queues>(
     answer.map(|answer| serde_json::to_value(answer).unwrap()).map_err(Into::into)
 }
 
-fn running(id: &str) -> Value {
+pub fn running(id: &str) -> Value {
     json!({
         "source": "aws.ec2", "detail-type": "EC2 Instance State-change Notification",
         "account": "123456789012", "region": "us-east-1", "detail": { "instance-id": id, "state": "running" },
@@ -70,7 +71,7 @@ fn batch(bodies: &[(&str, String)]) -> Value {
     json!({ "Records": records })
 }
 
-fn failures(answer: &Value) -> Vec<&str> {
+pub fn failures(answer: &Value) -> Vec<&str> {
     let failures = answer["batchItemFailures"].as_array().unwrap();
     failures.iter().map(|failure| failure["itemIdentifier"].as_str().unwrap()).collect()
 }
@@ -234,7 +235,7 @@ async fn a_batch_ends_with_its_unfinished_messages_when_time_runs_out() {
 const QUEUE: &str = "arn:aws:sqs:us-east-1:123456789012:auto-instance-profile";
 
 /// A message as Lambda hands it over, received so often.
-fn message(id: &str, body: &str, receives: u32) -> Value {
+pub fn message(id: &str, body: &str, receives: u32) -> Value {
     json!({
         "messageId": id, "body": body, "eventSource": "aws:sqs", "eventSourceARN": QUEUE,
         "receiptHandle": format!("handle-of-{id}"),
@@ -251,7 +252,7 @@ fn delays(cloud: &FakeCloud) -> Vec<(String, u64)> {
     hidden.into_iter().map(delay).collect()
 }
 
-const WITH_DEAD_LETTERS: &str = "enforce with a dead-letter queue";
+pub const WITH_DEAD_LETTERS: &str = "enforce with a dead-letter queue";
 
 #[tokio::test(start_paused = true)]
 async fn each_message_that_is_not_done_comes_again_when_its_cause_says() {
@@ -449,4 +450,103 @@ async fn a_profile_believed_for_too_long_is_asked_for_beside_the_look() {
     let asked =
         cloud.world().calls.iter().filter(|call| **call == Call::GetInstanceProfile).count();
     assert_eq!(asked, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_payload_is_kept_as_it_came_and_what_is_no_json_is_answered_by_us() {
+    let kept: RawPayload = serde_json::from_str(r#"{ "a" : 1 }"#).unwrap();
+    assert_eq!(kept.0.as_deref().map(RawValue::get), Some(r#"{ "a" : 1 }"#));
+    let broken: RawPayload = serde_json::from_str("{").unwrap();
+    assert!(broken.0.is_none());
+    let handler = Handler::new(config("enforce"), FakeCloud::of(world()));
+    let error = handler.handle(LambdaEvent::new(broken, Context::default())).await.unwrap_err();
+    assert!(format!("{error:?}").starts_with("MalformedEvent: "), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_with_no_profile_to_fetch_only_connects() {
+    let only_patterns = Config::read(
+        |name| match name {
+            "ALLOWED_PROFILES" => Some("app/*".to_owned()),
+            "AWS_REGION" => Some("us-east-1".to_owned()),
+            _ => None,
+        },
+        |_| unreachable!("no policy file is named"),
+    );
+    let cloud = FakeCloud::of(world());
+    let started = tokio::time::Instant::now();
+    Handler::new(only_patterns.unwrap(), cloud.clone()).get_ready().await;
+    assert_eq!(started.elapsed(), Duration::from_millis(20), "to EC2 and IAM at once");
+    assert_eq!(cloud.world().calls, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_profile_that_ec2_does_not_know_is_asked_for_again_and_one_that_served_is_not() {
+    let asked = async |world: World| {
+        let cloud = FakeCloud::of(world.running(OTHER, Some("web"), None));
+        let handler = Handler::new(config("enforce"), cloud.clone());
+        for id in [ID, OTHER] {
+            let event = LambdaEvent::new(payload_of(&running(id)), Context::default());
+            let _ = handler.handle(event).await;
+        }
+        let world = cloud.world();
+        world.calls.iter().filter(|call| **call == Call::GetInstanceProfile).count()
+    };
+    assert_eq!(asked(world().running(ID, Some("web"), None)).await, 1);
+    assert_eq!(asked(world().running(ID, Some("web"), None).unknown_to_ec2("web")).await, 2);
+}
+
+fn ending_in(time: Duration) -> Context {
+    #[expect(clippy::disallowed_methods, reason = "Lambda's deadline is a wall-clock time")]
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let mut context = Context::default();
+    context.deadline = u64::try_from((now + time).as_millis()).unwrap();
+    context
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_with_little_time_does_what_is_short() {
+    let context = ending_in(Duration::from_millis(900));
+    let cloud = FakeCloud::of(world().running(ID, Some("web"), None));
+    let payload = json!({ "Records": [message("m", &running(ID).to_string(), 1)] });
+    let event = LambdaEvent::new(payload_of(&payload), context);
+    let answer = Handler::new(config(WITH_DEAD_LETTERS), cloud.clone()).handle(event).await;
+    assert_eq!(failures(&serde_json::to_value(answer.unwrap()).unwrap()), Vec::<&str>::new());
+    assert_eq!(cloud.world().writes.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_is_kept_unless_lambda_cannot_have_meant_it() {
+    for (deadline, longest) in [(5, 5), (3_600, 25)].map(|(a, b)| (Duration::from_secs(a), b)) {
+        let cloud = FakeCloud::of(world().running(ID, Some("web"), None));
+        let hangs = Fault::Hangs;
+        let faulty = Faulty::of(cloud).failing(Operation::AssociateIamInstanceProfile, hangs);
+        let payload = json!({ "Records": [message("m", &running(ID).to_string(), 1)] });
+        let event = LambdaEvent::new(payload_of(&payload), ending_in(deadline));
+        let started = tokio::time::Instant::now();
+        let answer = Handler::new(config("enforce"), faulty).handle(event).await.unwrap();
+        assert_eq!(failures(&serde_json::to_value(answer).unwrap()), ["m"]);
+        assert!(started.elapsed() < Duration::from_secs(longest), "{:?}", started.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_is_given_up_before_the_queue_would_drop_it() {
+    #[expect(clippy::disallowed_methods, reason = "SQS's times are wall-clock times")]
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    for (hours, failed, letters) in [(83, 1, 0), (85, 0, 1), (15 * 24, 1, 0)] {
+        // It may not be written, and so waits for AWS's rate.
+        let mut message = message("m", &running(ID).to_string(), 1);
+        let sent = now.saturating_sub(Duration::from_hours(hours));
+        message["attributes"]["SentTimestamp"] = json!(sent.as_millis().to_string());
+        let cloud = FakeCloud::of(world().running(ID, Some("web"), None));
+        let faulty = Faulty::of(cloud.clone()).failing_times(
+            Operation::AssociateIamInstanceProfile,
+            &Fault::Fails(ErrorKind::Throttled),
+            9,
+        );
+        let answer = invoke(faulty, WITH_DEAD_LETTERS, json!({ "Records": [message] })).await;
+        let found = (failures(&answer.unwrap()).len(), cloud.queues().dead_letters.len());
+        assert_eq!(found, (failed, letters), "{hours} hours; no queue keeps a message 15 days");
+    }
 }

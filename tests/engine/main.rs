@@ -6,13 +6,19 @@
 mod common;
 
 mod arithmetic;
+mod contest;
 mod decide;
 mod events;
 mod handler;
+mod lines;
+mod operator;
 mod policies;
 mod properties;
+mod queues;
 mod reconcile;
 mod requirements;
 mod rooms;
 mod sentences;
+mod settings;
 mod storm;
+mod sweep;

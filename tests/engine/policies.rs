@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use auto_instance_profile::allow::AllowList;
 use auto_instance_profile::cloud::Cloud;
+use auto_instance_profile::contest::Contests;
 use auto_instance_profile::model::{
     AccountId, Instance, InstanceId, InstanceState, Keeper, Platform, ProfileArn, Region, Tags,
 };
@@ -68,6 +69,7 @@ fn instance(tags: &[(&str, &str)]) -> Instance {
         subnet: Some("subnet-2".into()),
         instance_type: Some("t3.micro".into()),
         platform: Platform::Linux,
+        started: None,
     }
 }
 
@@ -362,7 +364,33 @@ async fn run<C: Cloud>(policy: &Policy, cloud: &C) {
     let profiles = Profiles::default();
     let deadline = Instant::now() + Duration::from_mins(1);
     let pace = no_pace();
-    Reconciler { cloud, profiles: &profiles, policy, pace: &pace, deadline }
-        .run(vec![job(ID)])
-        .await;
+    Reconciler {
+        cloud,
+        profiles: &profiles,
+        policy,
+        pace: &pace,
+        contests: &Contests::default(),
+        deadline,
+    }
+    .run(vec![job(ID)])
+    .await;
+}
+
+#[test]
+fn a_file_of_too_many_aliases_is_refused_in_words() {
+    let aliases = "*a, ".repeat(2_000);
+    let many = format!(
+        "version: 1\nrules: [{{ name: a, match: {{ tags: {{ A: [&a x, {aliases}] }} }}, profile: web }}]"
+    );
+    let complaints = check(&many, &everything()).complaints;
+    assert!(complaints[0].message.contains("more levels, anchors or aliases"), "{complaints:?}");
+}
+
+#[test]
+fn the_built_in_policy_says_which_tag_is_lacking() {
+    let region = Region::parse("us-east-1").unwrap();
+    let subject = Subject { account: None, region: &region, instance: &instance(&[]) };
+    let demand = Policy::named_by_tag("App", everything()).requirement(&subject).demand;
+    let Demand::Unmanaged { only_rule: Some(why) } = demand else { panic!("{demand:?}") };
+    assert_eq!(why.to_string(), "the instance has no tag App");
 }

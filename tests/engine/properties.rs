@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use auto_instance_profile::cloud::{ErrorKind, MissingRight, Operation};
 use auto_instance_profile::config::Mode;
+use auto_instance_profile::contest::Contests;
 use auto_instance_profile::profiles::Profiles;
 use auto_instance_profile::reconcile::{Job, Reconciler};
 use auto_instance_profile::report::{InstanceReport, Outcome};
@@ -170,6 +171,7 @@ impl Stage {
                 profiles: &profiles,
                 policy: &policy,
                 pace: &pace,
+                contests: &Contests::default(),
                 deadline,
             };
             let reports = reconciler.run(jobs).await;

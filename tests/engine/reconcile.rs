@@ -5,13 +5,14 @@ use std::time::Duration;
 use auto_instance_profile::allow::AllowList;
 use auto_instance_profile::cloud::{Cloud, ErrorKind, MissingRight, Operation};
 use auto_instance_profile::config::Mode;
+use auto_instance_profile::contest::Contests;
 use auto_instance_profile::decide::Patience;
 use auto_instance_profile::model::{InstanceId, InstanceRef, Region, Tags};
 use auto_instance_profile::pace::{Limits, Pace};
 use auto_instance_profile::policy::{Policy, file};
 use auto_instance_profile::profiles::Profiles;
 use auto_instance_profile::reconcile::{Job, Reconciler};
-use auto_instance_profile::report::{Disposition, InstanceReport};
+use auto_instance_profile::report::{Cause, Disposition, InstanceReport};
 use tokio::time::Instant;
 
 use crate::common::fake::FakeCloud;
@@ -36,16 +37,29 @@ pub fn no_pace() -> Pace {
 pub fn job(id: &str) -> Job {
     let region = Region::parse("us-east-1").unwrap();
     let instance = InstanceRef { account: None, region, id: InstanceId::parse(id).unwrap() };
-    Job { instance, announced: Tags::new(), patience: Patience::Fresh, mode: Mode::Enforce }
+    Job {
+        instance,
+        announced: Tags::new(),
+        patience: Patience::Fresh,
+        mode: Mode::Enforce,
+        cause: Cause::default(),
+    }
 }
 
 async fn run_within<C: Cloud>(cloud: &C, jobs: Vec<Job>, time: Duration) -> Vec<InstanceReport> {
     let (profiles, policy) = (Profiles::default(), policy());
     let deadline = Instant::now() + time;
     let pace = no_pace();
-    Reconciler { cloud, profiles: &profiles, policy: &policy, pace: &pace, deadline }
-        .run(jobs)
-        .await
+    Reconciler {
+        cloud,
+        profiles: &profiles,
+        policy: &policy,
+        pace: &pace,
+        contests: &Contests::default(),
+        deadline,
+    }
+    .run(jobs)
+    .await
 }
 
 async fn run_job<C: Cloud>(cloud: &C, job: Job) -> InstanceReport {
@@ -180,8 +194,14 @@ async fn names_that_no_pattern_could_allow_cost_no_question_to_iam() {
         Policy::named_by_tag("InstanceProfile", AllowList::parse("web,app/web-?").unwrap());
     let (profiles, deadline) = (Profiles::default(), Instant::now() + Duration::from_mins(1));
     let pace = no_pace();
-    let reconciler =
-        Reconciler { cloud: &cloud, profiles: &profiles, policy: &narrow, pace: &pace, deadline };
+    let reconciler = Reconciler {
+        cloud: &cloud,
+        profiles: &profiles,
+        policy: &narrow,
+        pace: &pace,
+        contests: &Contests::default(),
+        deadline,
+    };
     let report = reconciler.run(vec![job(ID)]).await.remove(0);
     assert_eq!(report.decision.unwrap().row(), Some(3));
     assert!(!cloud.world().calls.contains(&Call::GetInstanceProfile));
@@ -407,8 +427,14 @@ async fn a_stale_answer_about_a_recreated_profile_undoes_nothing() {
     let (profiles, policy) = (Profiles::default(), policy());
     let deadline = Instant::now() + Duration::from_mins(1);
     let pace = no_pace();
-    let reconciler =
-        Reconciler { cloud: &cloud, profiles: &profiles, policy: &policy, pace: &pace, deadline };
+    let reconciler = Reconciler {
+        cloud: &cloud,
+        profiles: &profiles,
+        policy: &policy,
+        pace: &pace,
+        contests: &Contests::default(),
+        deadline,
+    };
     reconciler.run(vec![job(ID)]).await;
     cloud.world().make_profile("/", "web", Some("ec2.amazonaws.com"));
     cloud.world().attach(ID, "web");
@@ -467,10 +493,17 @@ async fn run_by<C: Cloud>(policy: &Policy, cloud: &C, job: Job) -> InstanceRepor
     let profiles = Profiles::default();
     let deadline = Instant::now() + Duration::from_mins(1);
     let pace = no_pace();
-    Reconciler { cloud, profiles: &profiles, policy, pace: &pace, deadline }
-        .run(vec![job])
-        .await
-        .remove(0)
+    Reconciler {
+        cloud,
+        profiles: &profiles,
+        policy,
+        pace: &pace,
+        contests: &Contests::default(),
+        deadline,
+    }
+    .run(vec![job])
+    .await
+    .remove(0)
 }
 
 const RETIRED: &str = "version: 1
@@ -694,7 +727,14 @@ fn paced(per_second: f64) -> Pace {
 async fn run_paced<C: Cloud>(cloud: &C, pace: &Pace, ids: &[String]) -> Vec<InstanceReport> {
     let (profiles, policy) = (Profiles::default(), policy());
     let deadline = Instant::now() + Duration::from_mins(1);
-    let reconciler = Reconciler { cloud, profiles: &profiles, policy: &policy, pace, deadline };
+    let reconciler = Reconciler {
+        cloud,
+        profiles: &profiles,
+        policy: &policy,
+        pace,
+        contests: &Contests::default(),
+        deadline,
+    };
     reconciler.run(ids.iter().map(|id| job(id)).collect()).await
 }
 
@@ -760,4 +800,254 @@ async fn a_batch_that_is_written_at_once_costs_two_reads() {
     let count = |call| world.calls.iter().filter(|made| **made == call).count();
     assert_eq!(count(Call::DescribeInstances) + count(Call::DescribeAssociations), 2);
     assert_eq!(count(Call::Associate), 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_hand_attaches_in_the_middle_of_a_failed_swap_stays() {
+    // The swap is refused after the detachment; the old profile is not put over what somebody put there meanwhile.
+    let cloud = FakeCloud::of(
+        world()
+            .stopped(ID, Some("web"), Some("db"))
+            .before(Call::Associate, |world| world.attach(ID, "api")),
+    );
+    let faulty = Faulty::of(cloud.clone())
+        .failing(Operation::AssociateIamInstanceProfile, Fault::Fails(denied()));
+    assert_eq!(
+        ending(&run(&faulty).await),
+        "Denied give-up",
+        "nothing is bare, nothing was undone"
+    );
+    assert_eq!(cloud.world().attached_to(ID).as_deref(), Some("api"));
+    assert_eq!(cloud.world().writes, [disassociated("db")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_still_shows_what_a_swap_detached_is_not_believed() {
+    // The second look shows a row as old as the one that was detached; it is gone when EC2 is asked to write.
+    let lagging = world()
+        .stopped(ID, Some("web"), Some("db"))
+        .before(Call::DescribeAssociations, |_| ())
+        .before(Call::DescribeAssociations, |world| {
+            world.attach(ID, "db");
+            world.associations[0].timestamp = 0;
+        })
+        .before(Call::Associate, |world| world.detach(ID));
+    let cloud = FakeCloud::of(lagging);
+    let faulty = Faulty::of(cloud.clone())
+        .failing(Operation::AssociateIamInstanceProfile, Fault::Fails(ErrorKind::Throttled));
+    assert_eq!(ending(&run(&faulty).await), "swapped");
+    assert_eq!(cloud.world().attached_to(ID).as_deref(), Some("web"));
+    assert_eq!(cloud.world().writes, [disassociated("db"), associated("web")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_that_knows_no_such_instance_shows_nothing_yet() {
+    let cloud = FakeCloud::of(world().running(ID, Some("web"), None));
+    let unknown = Fault::Fails(ErrorKind::InstanceNotFound);
+    let faulty = Faulty::of(cloud.clone()).failing(Operation::DescribeInstances, unknown.clone());
+    assert_eq!(ending(&run(&faulty).await), "associated");
+    let faulty = Faulty::of(cloud).failing_times(Operation::DescribeInstances, &unknown, 3);
+    let exhausted = Job { patience: Patience::Exhausted, ..job(ID) };
+    assert_eq!(ending(&run_job(&faulty, exhausted).await), "left", "not a failure of the call");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_at_many_is_worth_four_tries_and_a_look_at_one_is_worth_one() {
+    for (jobs, failures, expected) in [
+        (vec![job(ID)], 1, "Transient come-again"),
+        (vec![job(ID), job(OTHER)], 3, "associated"),
+        (vec![job(ID), job(OTHER)], 4, "Transient come-again"),
+    ] {
+        let both = world().running(ID, Some("web"), None).running(OTHER, Some("web"), None);
+        let transient = Fault::Fails(ErrorKind::Transient);
+        let faulty = Faulty::of(FakeCloud::of(both)).failing_times(
+            Operation::DescribeInstances,
+            &transient,
+            failures,
+        );
+        let started = Instant::now();
+        let reports = run_within(&faulty, jobs, Duration::from_mins(1)).await;
+        for report in &reports {
+            assert_eq!(ending(report), expected, "{} of them, {failures} failures", reports.len());
+        }
+        let pauses = if reports.len() > 1 { Duration::from_secs(3) } else { Duration::ZERO };
+        assert_eq!(started.elapsed().as_secs(), pauses.as_secs(), "0.5, 1 and 1.5 s, or none");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_lagging_list_shows_after_a_failed_way_back_is_no_proof() {
+    // The list still shows what was detached, and the way back was not carried out: the message must come again.
+    let lagging = world()
+        .stopped(ID, Some("web"), Some("db"))
+        .before(Call::DescribeAssociations, |_| ())
+        .before(Call::DescribeAssociations, |world| {
+            world.attach(ID, "db");
+            world.associations[0].timestamp = 0;
+        });
+    let faulty = Faulty::of(FakeCloud::of(lagging))
+        .failing(Operation::AssociateIamInstanceProfile, Fault::Fails(denied()))
+        .failing(Operation::AssociateIamInstanceProfile, Fault::Fails(ErrorKind::Transient));
+    assert_eq!(ending(&run(&faulty).await), "LeftBare come-again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_way_back_that_is_refused_is_a_plain_answer_and_costs_no_look() {
+    let cloud = FakeCloud::of(world().stopped(ID, Some("web"), Some("db")));
+    let faulty = Faulty::of(cloud.clone())
+        .failing(Operation::AssociateIamInstanceProfile, Fault::Fails(denied()))
+        .failing(Operation::AssociateIamInstanceProfile, Fault::Fails(denied()));
+    assert_eq!(ending(&run(&faulty).await), "LeftBare come-again");
+    let looks = cloud.world().calls.iter().filter(|call| **call == Call::DescribeInstances).count();
+    assert_eq!(looks, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_pause_before_another_look_is_twice_the_last() {
+    let started = Instant::now();
+    let late = world().running(ID, Some("web"), None).unseen_for(ID, 9);
+    run(&FakeCloud::of(late)).await;
+    let pauses = Duration::from_secs(1 + 2);
+    assert_eq!(started.elapsed().as_secs(), pauses.as_secs(), "{:?}", started.elapsed());
+    let started = Instant::now();
+    let conflict = Fault::Fails(ErrorKind::Conflict);
+    let faulty = Faulty::of(FakeCloud::of(world().running(ID, Some("web"), None))).failing_times(
+        Operation::AssociateIamInstanceProfile,
+        &conflict,
+        9,
+    );
+    assert_eq!(ending(&run(&faulty).await), "Conflict come-again");
+    let took = started.elapsed().as_millis();
+    assert!((3500..4000).contains(&took), "0.5, 1 and 2 s: {took} ms");
+}
+
+/// The list lags behind: it shows a row that is gone, so that no call on it is carried out.
+fn show_again(world: &mut World, row: &str, profile: &str) {
+    world.attach(ID, profile);
+    row.clone_into(&mut world.associations[0].id);
+}
+
+fn require(world: &mut World, profile: &str) {
+    world.instance_mut(ID).tags.insert("InstanceProfile".into(), profile.into());
+}
+
+/// A stopped instance that requires `web` and has `db`, and the association's id.
+fn to_be_swapped() -> (World, String) {
+    let world = world().stopped(ID, Some("web"), Some("db"));
+    let row = world.associations[0].id.clone();
+    (world, row)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_detachment_that_a_second_try_proves_is_believed_whatever_the_list_shows() {
+    let (world, row) = to_be_swapped();
+    let lagging = world
+        .before(Call::DescribeAssociations, |_| ())
+        .before(Call::DescribeAssociations, move |world| show_again(world, &row, "db"))
+        .before(Call::Associate, |world| world.detach(ID));
+    let cloud = FakeCloud::of(lagging);
+    let faulty = Faulty::of(cloud.clone())
+        .failing(Operation::DisassociateIamInstanceProfile, Fault::AnswerIsLost);
+    assert_eq!(ending(&run(&faulty).await), "swapped");
+    assert_eq!(cloud.world().writes, [disassociated("db"), associated("web")]);
+    let tries = cloud.world().calls.iter().filter(|call| **call == Call::Disassociate).count();
+    assert_eq!(tries, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_try_that_is_refused_for_another_reason_proves_no_detachment() {
+    let (world, _) = to_be_swapped();
+    let cloud = FakeCloud::of(world);
+    let detach = Operation::DisassociateIamInstanceProfile;
+    let faulty = Faulty::of(cloud.clone())
+        .failing(detach, Fault::Fails(ErrorKind::Transient))
+        .failing(detach, Fault::Fails(ErrorKind::Throttled));
+    assert_eq!(ending(&run(&faulty).await), "swapped");
+    assert_eq!(cloud.world().writes, [disassociated("db"), associated("web")]);
+    let tries = cloud.world().calls.iter().filter(|call| **call == Call::Associate).count();
+    assert_eq!(tries, 1, "not beside what is still attached");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_may_be_detached_is_not_kept_before_the_list_has_caught_up() {
+    let (world, row) = to_be_swapped();
+    let lagging = world
+        .before(Call::DescribeAssociations, |_| ())
+        .before(Call::DescribeAssociations, move |world| {
+            show_again(world, &row, "db");
+            require(world, "db");
+        })
+        .before(Call::DescribeAssociations, |world| world.detach(ID));
+    let cloud = FakeCloud::of(lagging);
+    let faulty = Faulty::of(cloud.clone())
+        .failing(Operation::DisassociateIamInstanceProfile, Fault::AnswerIsLost);
+    assert_eq!(ending(&run(&faulty).await), "swapped");
+    assert_eq!(cloud.world().attached_to(ID).as_deref(), Some("db"), "it was bare");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_another_hand_made_is_kept_whatever_became_of_ours() {
+    let (world, _) = to_be_swapped();
+    let moved = world.before(Call::DescribeAssociations, |_| ()).before(
+        Call::DescribeAssociations,
+        |world| {
+            world.attach(ID, "db");
+            require(world, "db");
+        },
+    );
+    let cloud = FakeCloud::of(moved);
+    let faulty = Faulty::of(cloud.clone())
+        .failing(Operation::DisassociateIamInstanceProfile, Fault::AnswerIsLost);
+    assert_eq!(ending(&run(&faulty).await), "converged");
+    let world = cloud.world();
+    let looks = world.calls.iter().filter(|call| **call == Call::DescribeInstances).count();
+    assert_eq!((looks, &*world.writes), (2, &[disassociated("db")][..]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_may_be_detached_is_no_proof_that_the_instance_has_a_profile() {
+    let (world, _) = to_be_swapped();
+    let cloud = FakeCloud::of(world);
+    let faulty = Faulty::of(cloud)
+        .failing(Operation::DisassociateIamInstanceProfile, Fault::Fails(ErrorKind::Transient))
+        .working(Operation::DescribeInstances)
+        .failing(Operation::DescribeInstances, Fault::Fails(denied()));
+    assert_eq!(ending(&run(&faulty).await), "LeftBare come-again", "not given up");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_began_to_wait_and_changed_meanwhile_is_looked_at_again_too() {
+    // All begin at once, so what they were seen to be is 15 s old at the last one's turn.
+    let (world, ids) = many(16);
+    let last = ids.last().unwrap().clone();
+    let cloud = FakeCloud::of(world);
+    let (changing, untagged) = (cloud.clone(), last.clone());
+    let somebody = async {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        changing.world().instance_mut(&untagged).tags.clear();
+    };
+    let pace = paced(1.0);
+    let (reports, ()) = tokio::join!(run_paced(&cloud, &pace, &ids), somebody);
+    assert_eq!(ending(reports.last().unwrap()), "left");
+    assert_eq!(cloud.world().attached_to(&last), None);
+    assert_eq!(cloud.world().writes.len(), 15);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_short_invocation_still_does_what_is_short() {
+    let cloud = FakeCloud::of(world().running(ID, Some("web"), None));
+    let report = run_within(&cloud, vec![job(ID)], Duration::from_secs(1)).await.remove(0);
+    assert_eq!(ending(&report), "associated");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_whose_answer_was_lost_counts_as_one_that_ec2_took() {
+    let cloud = FakeCloud::of(world().running(ID, Some("web"), None));
+    let associate = Operation::AssociateIamInstanceProfile;
+    let faulty = Faulty::of(cloud).failing(associate, Fault::AnswerIsLost);
+    let pace = Pace::new(Limits { per_second: 5.0, burst: 10.0 });
+    let reports = run_paced(&faulty, &pace, &[ID.to_owned()]).await;
+    assert_eq!(ending(&reports[0]), "converged");
+    let (one, two) = (pace.turn(Instant::now()).await, pace.turn(Instant::now()).await);
+    assert!(one.is_some() && two.is_some(), "after one that was taken two may be under way");
 }

@@ -39,6 +39,7 @@ fn required(
         subnet: None,
         instance_type: None,
         platform: Platform::Linux,
+        started: None,
     };
     let subject = Subject { account: None, region: &region, instance: &instance };
     let requirement = policy.requirement(&subject);
@@ -153,4 +154,20 @@ fn entries_of_ignore_are_counted_from_1() {
     for (value, entry) in [("x", 1), ("y", 2)] {
         assert_eq!(required(&policy, &[("A", value)], &[]).0.demand, Demand::Ignored { entry });
     }
+}
+
+#[test]
+fn a_rule_made_of_a_tag_hides_only_those_that_demand_the_tag() {
+    let complaints = |key: &str| {
+        let rules = format!(
+            "version: 1\nrules:\n  - {{ name: a, match: {{}}, profile: '${{tag:A}}' }}\n  \
+            - {{ name: b, match: {{ tags: {{ {key}: x }} }}, profile: web }}\n"
+        );
+        check(&rules, &AllowList::parse("*").unwrap()).complaints
+    };
+    let is_hidden = |key: &str| {
+        complaints(key).iter().any(|complaint| complaint.message.contains("\"b\" is never reached"))
+    };
+    assert!(is_hidden("A"), "{:?}", complaints("A"));
+    assert!(!is_hidden("B"), "without the tag A the first rule is passed over");
 }

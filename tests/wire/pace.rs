@@ -26,10 +26,11 @@ async fn a_write_that_is_throttled_takes_its_next_turn_and_is_made() {
     assert_eq!(wire.writes(), [associated(ONE, "web")]);
     let tries = wire.requests_of(ASSOCIATE);
     assert_eq!(tries.len(), 4);
-    // A throttled try empties the bucket, however full it was: a turn at 5 a second is a fifth of a second later.
+    // A throttled try empties the bucket, however full it was: a turn at 5 a second is a fifth of a second later, less
+    // what the server was late to take the first.
     for pair in tries.windows(2) {
         let apart = pair[1].at - pair[0].at;
-        assert!(apart >= Duration::from_millis(190), "{apart:?}");
+        assert!(apart >= Duration::from_millis(150), "{apart:?}");
     }
 }
 

@@ -102,6 +102,7 @@ pub enum Op {
     Disassociate,
     Hide,
     GiveUp,
+    Send,
 }
 
 /// What goes wrong with a call.
@@ -196,6 +197,10 @@ pub enum Item {
     Garbage {
         at: Ms,
     },
+    /// The schedule asks for a sweep.
+    Sweep {
+        at: Ms,
+    },
     /// SQS shows every message that is hidden once more.
     Redeliver {
         at: Ms,
@@ -280,8 +285,32 @@ impl Plan {
         if matches!(kind, Kind::Wild | Kind::DryRun) {
             let wake = plan.items[0].at();
             plan.make_wild(&mut dice, count, narrow.then_some(wake));
+            plan.add_sweeps();
         }
         plan
+    }
+
+    /// In every fourth world sweeps come in between, and the first may not get what it found onto the queue.
+    fn add_sweeps(&mut self) {
+        if self.seed % 4 != 3 {
+            return;
+        }
+        let at = 1_000 + self.seed % 7_000;
+        self.items.extend([Item::Sweep { at }, Item::Sweep { at: at + 2 * (self.seed % 1_500) }]);
+        let fault = match self.seed % 5 {
+            0 => Fault::Cut,
+            1 => Fault::CutAfterwards,
+            2 => Fault::DiesBefore,
+            3 => Fault::DiesAfter,
+            _ => return,
+        };
+        let (from, to) = (at, at + 10_000);
+        self.items.push(Item::Fault { from, to, op: Op::Send, who: None, times: 1, fault });
+    }
+
+    /// Whether, once nothing happens any more, no event comes, but a sweep.
+    pub fn is_swept(&self) -> bool {
+        self.seed / 2 % 2 == 1
     }
 
     fn make_wild(&mut self, dice: &mut Dice, count: usize, only: Option<Ms>) {
@@ -408,7 +437,7 @@ fn action(dice: &mut Dice, at: Ms, who: usize) -> Item {
 
 fn fault(dice: &mut Dice, op: Op) -> Fault {
     let writes = matches!(op, Op::Associate | Op::Replace | Op::Disassociate);
-    let queue = matches!(op, Op::Hide | Op::GiveUp);
+    let queue = matches!(op, Op::Hide | Op::GiveUp | Op::Send);
     if queue {
         return *pick(
             dice,
@@ -461,6 +490,7 @@ impl Item {
             | Self::Deploy { at, .. }
             | Self::Wake { at, .. }
             | Self::Garbage { at }
+            | Self::Sweep { at }
             | Self::Redeliver { at }
             | Self::Kill { at, .. } => *at,
             Self::Fault { from, .. } | Self::Stale { from, .. } | Self::Untagged { from, .. } => {

@@ -242,15 +242,20 @@ impl Stage {
         true
     }
 
-    /// The world holds still, and events arrive.
+    /// The world holds still, and events arrive, or a sweep.
     async fn be_quiet(&self, plan: &Plan) {
         for round in 0..2 {
             sleep(QUIET).await;
-            self.watch().say(|| "an event about every instance".to_owned());
             let before = self.watch().sent.clone();
-            for (who, spec) in plan.instances.iter().enumerate() {
-                if spec.is_some() {
-                    self.send_state(who, Post { delay: 100, copies: 1 });
+            if plan.is_swept() {
+                self.watch().say(|| "a sweep over every instance".to_owned());
+                self.send_sweep();
+            } else {
+                self.watch().say(|| "an event about every instance".to_owned());
+                for (who, spec) in plan.instances.iter().enumerate() {
+                    if spec.is_some() {
+                        self.send_state(who, Post { delay: 100, copies: 1 });
+                    }
                 }
             }
             if !self.all_end().await || plan.kind == Kind::DryRun {
@@ -399,6 +404,7 @@ impl Stage {
                 }
             }
             Item::Garbage { .. } => self.watch().send(About::Garbage, "{".to_owned(), 0),
+            Item::Sweep { .. } => self.send_sweep(),
             Item::Redeliver { .. } => self.watch().redeliver(),
             Item::Kill { slot, .. } => {
                 if let Some(env) = &self.state().slots[slot] {
@@ -445,6 +451,10 @@ impl Stage {
         }
     }
 
+    fn send_sweep(&self) {
+        self.watch().send(About::Sweep, json!({ "sweep": {} }).to_string(), 0);
+    }
+
     fn changes_state(&self, who: usize, from: &[&str], to: &str) -> bool {
         let mut watch = self.watch();
         if !from.contains(&watch.view(who).state_word()) {
@@ -488,6 +498,9 @@ fn config(rules: Rules, kind: Kind, mutation: Option<Mutation>) -> Config {
                     "AWS_REGION" => "us-east-1".to_owned(),
                     "MAXIMUM_CONCURRENCY" => "2".to_owned(),
                     "POLICY_FILE" => oracle::file(rules).map(|_| "policy.yaml".to_owned())?,
+                    "QUEUE_URL" => {
+                        format!("https://sqs.us-east-1.amazonaws.com/{ACCOUNT}/queue")
+                    }
                     "DEAD_LETTER_QUEUE_URL" => {
                         format!("https://sqs.us-east-1.amazonaws.com/{ACCOUNT}/dead")
                     }

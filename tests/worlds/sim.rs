@@ -6,11 +6,15 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use auto_instance_profile::bus::{Bus, Notice};
 use auto_instance_profile::cloud::codes::classify;
-use auto_instance_profile::cloud::{Cloud, CloudError, Clouds, ErrorKind, Operation, Service};
+use auto_instance_profile::cloud::{
+    Cloud, CloudError, Clouds, ErrorKind, Fleet, Operation, Page, Service,
+};
 use auto_instance_profile::model::{
-    AccountId, Association, AssociationId, AssociationState, Instance, InstanceId, InstanceState,
-    Keeper, Platform, Profile, ProfileArn, ProfileId, ProfileName, QueueArn, Region, Role, Tags,
+    AccountId, Association, AssociationId, AssociationState, Filter, Instance, InstanceId,
+    InstanceState, Keeper, Platform, Profile, ProfileArn, ProfileId, ProfileName, QueueArn, Region,
+    Role, Tags,
 };
 use auto_instance_profile::queue::{DeadLetter, Hidden, QueueError, Queues};
 use tokio::sync::Notify;
@@ -18,7 +22,7 @@ use tokio::time::sleep;
 
 use crate::mutation::Mutation;
 use crate::plan::{self, Behind, Fault, Ms, Op, Rules};
-use crate::watch::Watch;
+use crate::watch::{About, Watch};
 use crate::world::{self, ACCOUNT, AwsError};
 
 /// How long a call may take before the adapter gives it up.
@@ -205,6 +209,48 @@ impl Queues for SimAws {
         }
         results
     }
+
+    async fn send(&self, _queue: &str, bodies: &[String]) -> Vec<Result<(), QueueError>> {
+        let lost = || Err(QueueError::new("SendMessage", None, "connection reset"));
+        match self.queue_call(Op::Send).await {
+            Err(_) => bodies.iter().map(|_| lost()).collect(),
+            Ok(answered) => {
+                let mut watch = self.watch();
+                for body in bodies {
+                    let is_about = |who: &usize| body.contains(&plan::id(*who));
+                    let who = (0..watch.plan.instances.len()).find(is_about).unwrap();
+                    watch.send(About::Instance(who), body.clone(), 0);
+                }
+                bodies.iter().map(|_| if answered { Ok(()) } else { lost() }).collect()
+            }
+        }
+    }
+}
+
+impl Bus for SimAws {
+    /// The worlds have no bus.
+    async fn tell(&self, bus: &str, _notices: &[Notice]) -> Vec<Result<(), QueueError>> {
+        panic!("there is no bus {bus}")
+    }
+}
+
+impl Fleet for SimAws {
+    async fn instances_page(
+        &self,
+        _filters: &[Filter],
+        _from: Option<&str>,
+    ) -> Result<Page<Instance>, CloudError> {
+        let rows = self.instances(&self.everybody()).await?;
+        Ok(Page { rows, next: None })
+    }
+
+    async fn associations_page(
+        &self,
+        _from: Option<&str>,
+    ) -> Result<Page<Association>, CloudError> {
+        let rows = self.associations(&self.everybody()).await?;
+        Ok(Page { rows, next: None })
+    }
 }
 
 impl Clouds for SimAws {
@@ -308,6 +354,11 @@ impl Cloud for SimAws {
 }
 
 impl SimAws {
+    fn everybody(&self) -> Vec<InstanceId> {
+        let watch = self.watch();
+        watch.world.instances.keys().map(|id| InstanceId::parse(id).unwrap()).collect()
+    }
+
     fn warped_instance(&self, mut found: world::Instance) -> Instance {
         if self.is(Mutation::SeesNoKeeper) {
             found.managed_by = None;
@@ -327,6 +378,7 @@ impl SimAws {
             subnet: Some("subnet-0123456789abcdef0".into()),
             instance_type: Some("t3.micro".into()),
             platform: Platform::Linux,
+            started: None,
         }
     }
 
@@ -386,7 +438,7 @@ fn operation_of(op: Op) -> Operation {
         Op::Associate => Operation::AssociateIamInstanceProfile,
         Op::Replace => Operation::ReplaceIamInstanceProfileAssociation,
         Op::Disassociate => Operation::DisassociateIamInstanceProfile,
-        Op::Hide | Op::GiveUp => unreachable!("a call to a queue"),
+        Op::Hide | Op::GiveUp | Op::Send => unreachable!("a call to a queue"),
     }
 }
 

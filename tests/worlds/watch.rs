@@ -119,6 +119,7 @@ pub enum About {
     /// A tag that the policy does not read, or not any more by the time the message is taken: it may be ignored.
     Perhaps(usize),
     Garbage,
+    Sweep,
 }
 
 #[derive(Debug, Clone)]
@@ -670,6 +671,7 @@ impl Watch {
         let names_it = match message.about {
             About::Instance(who) | About::Perhaps(who) => error.contains(&id(who)),
             About::Garbage => *error_type == "MalformedEvent" && !error.is_empty(),
+            About::Sweep => !error.is_empty(),
         };
         if !names_it || error_type.is_empty() || message.body != *body {
             let what = format!("message {message_id} is given up as {error_type}: {error}");
@@ -725,7 +727,7 @@ impl Watch {
                 About::Instance(who) => {
                     self.check_done(env, &visit, message, who, given_up);
                 }
-                About::Perhaps(_) | About::Garbage => {}
+                About::Perhaps(_) | About::Garbage | About::Sweep => {}
             }
         }
     }

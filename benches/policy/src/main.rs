@@ -137,6 +137,7 @@ fn instance(number: usize) -> InstanceFacts {
         subnet: Some("subnet-1".to_owned()),
         instance_type: Some("t3.micro".to_owned()),
         platform: Platform::Linux,
+        started: None,
     };
     InstanceFacts { instance, association: None }
 }

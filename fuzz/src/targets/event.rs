@@ -3,11 +3,17 @@
 use serde_json::{Value, json};
 
 use super::plain;
-use crate::event::{Caller, Malformed, Message, Origin, Payload, Reader, Reading, Trigger};
+use crate::census::SweepRequest;
+use crate::event::{
+    Caller, Malformed, Message, Origin, Payload, Reader, Reading, Trigger, invocation,
+};
 use crate::model::{AccountId, InstanceRef, Region};
 
 /// No sentence about a payload may fill the log: ten keys of a hundred characters, each of them escaped twice at worst.
 const LONGEST_SENTENCE: usize = 24_000;
+
+const OWN_ROLE: &str =
+    "arn:aws:iam::123456789012:role/auto-instance-profile-FunctionRole-0123456789AB";
 
 /// A payload, or anything else.
 pub fn event(data: &[u8]) {
@@ -41,6 +47,7 @@ fn read(json: &str) -> Result<Payload, Malformed> {
     let caller = Caller {
         account: AccountId::parse("123456789012").ok(),
         region: Region::parse("us-east-1").ok(),
+        role: Some(OWN_ROLE.to_owned()),
     };
     Reader { caller: &caller, reads_tag: &reads_tag }.read(json)
 }
@@ -77,6 +84,7 @@ fn check_message(message: &Message, record: &Value) {
 fn check_reading(reading: &Reading, value: &Value) {
     let trigger = match reading {
         Reading::Ignored(ignored) => return check_sentence(&ignored.to_string()),
+        Reading::Sweep(request) => return check_sweep(request, value),
         Reading::Trigger(trigger) => trigger,
     };
     let mut texts = Vec::new();
@@ -95,15 +103,38 @@ fn check_reading(reading: &Reading, value: &Value) {
         !trigger.targets.is_empty() || !trigger.illegal.is_empty(),
         "there is something to say"
     );
+    let items = &value["detail"]["responseElements"]["instancesSet"]["items"];
     let (origin, named) = match trigger.origin {
-        Origin::Person { .. } => ("person", value["instance-ids"].as_array()),
+        Origin::Person { .. } | Origin::Sweep => ("person", value["instance-ids"].as_array()),
         Origin::TagChange => ("aws.tag", value["resources"].as_array()),
-        Origin::StateChange => ("aws.ec2", None),
+        Origin::Launch => ("aws.ec2", items.as_array()),
+        Origin::StateChange | Origin::Drift => ("aws.ec2", None),
     };
+    if matches!(trigger.origin, Origin::Launch | Origin::Drift) {
+        let detail = &value["detail"];
+        assert!(detail["errorCode"].is_null(), "a call that failed changed nothing");
+        let role = &detail["userIdentity"]["sessionContext"]["sessionIssuer"]["arn"];
+        assert_ne!(role.as_str(), Some(OWN_ROLE), "our own calls wake nobody");
+    }
     assert_eq!(value["source"].as_str().unwrap_or("person"), origin);
     let named = named.map_or(1, Vec::len);
     assert_eq!(trigger.targets.len() + trigger.illegal.len(), named, "each that is named, once");
     check_ids_read_again(trigger);
+}
+
+/// A sweep is asked for in so many words, each of its filters says something, and what it would go on with reads the same.
+fn check_sweep(request: &SweepRequest, value: &Value) {
+    assert!(value["sweep"].is_object(), "{value}");
+    assert_eq!(request.dry_run, value["dry-run"].as_bool().unwrap_or_default());
+    let given = value["sweep"]["filters"].as_object().map_or(0, serde_json::Map::len);
+    assert_eq!(request.filters.len(), given);
+    assert!(
+        request.filters.iter().all(|filter| !filter.name.is_empty() && !filter.values.is_empty())
+    );
+    match read(&invocation::message_to_go_on(request)) {
+        Ok(Payload::Single(Reading::Sweep(again))) => assert_eq!(again, *request),
+        other => panic!("{other:?}"),
+    }
 }
 
 /// The ids, named by a person, are the same ids in the same order.

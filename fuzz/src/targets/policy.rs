@@ -101,6 +101,7 @@ fn check_instance(policy: &Policy, patterns: &str, tags: &Tags, round: usize) {
         subnet: Some("subnet-2".to_owned()),
         instance_type: Some("t3.micro".to_owned()),
         platform: if round.is_multiple_of(3) { Platform::Windows } else { Platform::Linux },
+        started: None,
     };
     let subject = Subject { account: Some(&account), region: &region, instance: &instance };
     let requirement = policy.requirement(&subject);

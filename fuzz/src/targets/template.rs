@@ -56,6 +56,7 @@ fn check_requirement(template: Template, tags: &Tags, filled: Result<String, Str
         subnet: None,
         instance_type: None,
         platform: Platform::Linux,
+        started: None,
     };
     let subject = Subject { account: Some(&account), region: &region, instance: &instance };
     let rule = Rule {

@@ -4,22 +4,23 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use auto_instance_profile::allow::AllowList;
-use auto_instance_profile::cloud::Filter;
-use auto_instance_profile::model::{AccountId, InstanceState, Platform, Region, Tags};
+use auto_instance_profile::model::{AccountId, Filter, InstanceState, Platform, Region, Tags};
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  done; with plan: nothing to do
+  0  done; with plan and report: nothing to do
   1  an error: in the policy, on the command line, from AWS
-  2  plan: there is something to do";
+  2  plan: there is something to do; report: something is not right";
 
 const EXAMPLES: &str = "\
 Examples:
   auto-instance-profile check policy.yaml
   auto-instance-profile explain policy.yaml --tags Tier=web,Environment=prod
   auto-instance-profile plan policy.yaml --allowed 'web-*,app/*'
-  auto-instance-profile apply policy.yaml --allowed 'web-*,app/*'";
+  auto-instance-profile apply policy.yaml --allowed 'web-*,app/*'
+  auto-instance-profile report policy.yaml --allowed 'web-*,app/*' --html report.html
+  auto-instance-profile replay --dead-letter-queue \"$DLQ\" --queue \"$QUEUE\"";
 
 /// Gives EC2 instances the IAM instance profile that a policy requires by their tags.
 ///
@@ -71,6 +72,31 @@ Examples:
 
 Exit codes: 0 all done, 1 something is not done, or the answer was no.")]
     Apply(ApplyArgs),
+    /// Say where the whole fleet stands: what is wrong, blocked and why, and who launches instances bare; changes nothing
+    ///
+    /// The fleet is read in bulk, by the function's own sweep, and counted as that counts.
+    #[command(after_help = "\
+Examples:
+  auto-instance-profile report policy.yaml --allowed 'web-*,app/*' --region eu-west-1
+  auto-instance-profile report policy.yaml --allowed 'web-*,app/*' --html report.html
+  auto-instance-profile report --tag-key InstanceProfile --allowed '*' --json
+
+Exit codes: 0 all is right or left alone, 2 something would be changed, is blocked or stuck, 1 an error, or an instance that \
+could not be read.")]
+    Report(ReportArgs),
+    /// Show the dead letters, ask, and send them back to the queue
+    ///
+    /// A letter is removed from the dead-letter queue only once its message is in the queue, so that none is lost. A message
+    /// that is in the queue twice does no harm: the function looks twice, and finds the second time that all is done. Letters
+    /// about the same instances are sent as one. Those that stay are seen by others at once; after an interrupt (Ctrl-C) too,
+    /// unless a second one ends the tool at once: then within 15 minutes.
+    #[command(after_help = "\
+Examples:
+  auto-instance-profile replay --dead-letter-queue \"$DLQ\" --queue \"$QUEUE\"
+  auto-instance-profile replay --dead-letter-queue \"$DLQ\" --queue \"$QUEUE\" --only Denied --yes
+
+Exit codes: 0 all that was to be replayed is, or there was no letter, 1 otherwise.")]
+    Replay(ReplayArgs),
     /// Print a shell's completion script
     #[command(after_help = "\
 Examples:
@@ -220,6 +246,41 @@ pub struct ApplyArgs {
     pub writes_per_second: u32,
 }
 
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    #[command(flatten)]
+    pub fleet: FleetArgs,
+    /// Write the report as one HTML page that needs nothing else
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    /// The queue that holds what was given up
+    #[arg(long, value_name = "URL", value_parser = queue_url)]
+    pub dead_letter_queue: String,
+    /// The queue that the function reads
+    #[arg(long, value_name = "URL", value_parser = queue_url)]
+    pub queue: String,
+    /// The Region [default: the one in the URL, or where AWS's configuration points]
+    #[arg(long, value_parser = Region::parse)]
+    pub region: Option<Region>,
+    /// Only letters with this type of error, such as Denied; may be repeated. What cannot be read is replayed only where its
+    /// type is named
+    #[arg(long, value_name = "ERRORTYPE", value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// Take this many letters at most
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max: Option<u32>,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// Print JSON; needs --yes
+    #[arg(long, requires = "yes")]
+    pub json: bool,
+}
+
 /// An allow-list, and the text it was read from.
 #[derive(Debug, Clone)]
 pub struct Allowed {
@@ -309,5 +370,15 @@ fn filter(text: &str) -> Result<Filter, String> {
             Err("a filter is Name=NAME,Values=VALUE, such as Name=tag:Environment,Values=dev,test"
                 .to_owned())
         }
+    }
+}
+
+fn queue_url(text: &str) -> Result<String, String> {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    match rest.and_then(|rest| rest.split_once('/')) {
+        Some((host, path)) if !host.is_empty() && !path.is_empty() => Ok(text.to_owned()),
+        Some(_) | None => Err(
+            "a queue is named by its URL, such as https://sqs.eu-west-1.amazonaws.com/123456789012/events".to_owned(),
+        ),
     }
 }

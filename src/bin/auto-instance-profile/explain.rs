@@ -85,7 +85,7 @@ async fn real(
     }
     write_policy(loaded, args, out)?;
     if let Some(facts) = &report.facts {
-        let (account, region) = (report.account(), place.region());
+        let (account, region) = (report.account(), &place.region);
         let story =
             Story { policy: &loaded.policy, allowed: &allowed.text, account, region, facts };
         story.write_instance(out)?;
@@ -93,7 +93,7 @@ async fn real(
         write_end(&report, out)?;
         story.write_checks(out)?;
     } else {
-        writeln!(out, "{HEADING}instance{HEADING:#}     {id}, in {}", place.region())?;
+        writeln!(out, "{HEADING}instance{HEADING:#}     {id}, in {}", place.region)?;
         write_end(&report, out)?;
     }
     heading("not known before it is tried", out)?;
@@ -173,6 +173,7 @@ fn made_up(given: &MadeUp, region: &Region) -> Result<InstanceFacts, Trouble> {
         subnet: given.subnet.clone(),
         instance_type: given.instance_type.clone(),
         platform: given.platform.unwrap_or(Platform::Linux),
+        started: None,
     };
     Ok(InstanceFacts { instance, association })
 }

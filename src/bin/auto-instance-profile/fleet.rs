@@ -1,8 +1,7 @@
 //! `plan` and `apply`: the whole fleet, by the engine that the function runs on.
 
 use std::collections::BTreeSet;
-use std::io::{self, IsTerminal, Write};
-use std::sync::Arc;
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -10,29 +9,30 @@ use auto_instance_profile::aws::Aws;
 use auto_instance_profile::aws::cloud::AwsCloud;
 use auto_instance_profile::cloud::{CloudError, Clouds, Fleet};
 use auto_instance_profile::config::Mode;
+use auto_instance_profile::contest::Contests;
 use auto_instance_profile::decide::{Decision, Patience};
 use auto_instance_profile::model::{InstanceId, InstanceRef, Region};
 use auto_instance_profile::pace::{self, Limits};
 use auto_instance_profile::policy::Policy;
 use auto_instance_profile::profiles::Profiles;
 use auto_instance_profile::reconcile::{Job, Reconciler};
-use auto_instance_profile::report::{InstanceReport, Outcome, chain};
+use auto_instance_profile::report::{Cause, FoundBy, InstanceReport, Outcome, chain};
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
-use signal_hook::consts::{SIGINT, SIGTERM};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until};
 
 use crate::args::{ApplyArgs, FleetArgs, PlanArgs};
+use crate::ask;
 use crate::plan::{Group, Plan, RowJson, row_json};
 use crate::policy::{Loaded, load};
-use crate::show::{BAD, FAINT, GOOD, Progress, UNSURE, counted, printable, short};
+use crate::show::{BAD, FAINT, GOOD, Progress, UNSURE, counted, printable, short, write_json};
 use crate::{End, Trouble, wait_for};
 
 /// Instances a look: as many as EC2 takes in one filter, so that a look costs two calls.
 const INSTANCES_PER_LOOK: usize = 200;
 /// How long the looks at so many may take, IAM's answers included: a minute and more in the worst of throttling.
-const TIME_FOR_A_LOOK: Duration = Duration::from_mins(3);
+pub const TIME_FOR_A_LOOK: Duration = Duration::from_mins(3);
 /// How long one change may take, with the looks again that it may need.
 const TIME_FOR_A_CHANGE: Duration = Duration::from_mins(1);
 /// Changes under way at once, as in the function.
@@ -41,11 +41,12 @@ const CHANGES_AT_ONCE: usize = 16;
 /// One Region's instances, and what they are held against.
 pub struct Place {
     clouds: Aws,
-    cloud: AwsCloud,
-    region: Region,
-    profiles: Profiles,
+    pub cloud: AwsCloud,
+    pub region: Region,
+    pub profiles: Profiles,
     /// Out of the way: a person says how fast changes are begun.
     pace: pace::Pace,
+    contests: Contests,
 }
 
 const UNPACED: Limits = Limits { per_second: 1000.0, burst: 1000.0 };
@@ -61,6 +62,7 @@ impl Place {
             region,
             profiles: Profiles::default(),
             pace: pace::Pace::new(UNPACED),
+            contests: Contests::default(),
         })
     }
 
@@ -71,10 +73,6 @@ impl Place {
             self.clouds.check_credentials().await.map_err(Trouble::NoCredentials)?;
         }
         Ok(())
-    }
-
-    pub fn region(&self) -> &Region {
-        &self.region
     }
 
     /// Has the engine deal with these instances.
@@ -95,12 +93,14 @@ impl Place {
             // A person is there to ask again.
             patience: Patience::Exhausted,
             mode,
+            cause: Cause { found_by: FoundBy::Person, ..Cause::default() },
         };
         let reconciler = Reconciler {
             cloud: &self.cloud,
             profiles: &self.profiles,
             policy,
             pace: &self.pace,
+            contests: &self.contests,
             deadline,
         };
         reconciler.run(ids.iter().map(job).collect()).await
@@ -118,14 +118,14 @@ impl Place {
         let mut next: Option<String> = None;
         loop {
             progress.say(&format!("Listing instances in {}: {}", self.region, ids.len()));
-            let page = match self.cloud.page(&args.filter, next.as_deref()).await {
+            let page = match self.cloud.instances_page(&args.filter, next.as_deref()).await {
                 Ok(page) => page,
                 Err(error) => {
                     self.check_credentials(&error).await?;
                     return Err(Trouble::List(error));
                 }
             };
-            ids.extend(page.ids);
+            ids.extend(page.rows.into_iter().map(|instance| instance.id));
             next = page.next;
             if next.is_none() {
                 break;
@@ -167,9 +167,8 @@ pub fn plan(args: &PlanArgs, out: &mut impl Write) -> Result<End, Trouble> {
 }
 
 pub fn apply(args: &ApplyArgs, out: &mut impl Write) -> Result<End, Trouble> {
-    let can_ask = io::stdin().is_terminal() && io::stderr().is_terminal();
-    if !args.yes && !can_ask {
-        return Err(Trouble::NobodyToAsk);
+    if !args.yes && !ask::can_ask() {
+        return Err(Trouble::NobodyToAsk { command: "apply", left_alone: "nothing was changed" });
     }
     let loaded = policy_of(&args.fleet)?;
     wait_for(async {
@@ -182,11 +181,14 @@ pub fn apply(args: &ApplyArgs, out: &mut impl Write) -> Result<End, Trouble> {
             writeln!(out)?;
         }
         let changes = plan.changes();
-        if changes > 0 && !args.yes && !says_yes(changes)? {
+        let stop = ask::on_interrupt()?;
+        let these = if changes == 1 { "this" } else { "these" };
+        let question = format!("Apply {these} {}?", counted(changes, "change"));
+        if changes > 0 && !args.yes && !ask::says_yes(&question, &stop)? {
             writeln!(out, "Nothing was changed.")?;
             return Ok(End::Wrong);
         }
-        let begun = carry_out(&place, &plan, &loaded.policy, args, out).await?;
+        let begun = carry_out(&place, &plan, &loaded.policy, args, &stop, out).await?;
         let done = begun.iter().filter(|report| is_done(report)).count();
         let summary = Applied {
             region: plan.region,
@@ -207,7 +209,7 @@ pub fn apply(args: &ApplyArgs, out: &mut impl Write) -> Result<End, Trouble> {
     })
 }
 
-fn policy_of(args: &FleetArgs) -> Result<Loaded, Trouble> {
+pub fn policy_of(args: &FleetArgs) -> Result<Loaded, Trouble> {
     let loaded =
         load(args.rules.policy.as_deref(), args.rules.tag_key.as_deref(), &args.allowed.list)?;
     for warning in &loaded.warnings {
@@ -216,37 +218,16 @@ fn policy_of(args: &FleetArgs) -> Result<Loaded, Trouble> {
     Ok(loaded)
 }
 
-fn write_json(answer: &impl Serialize, out: &mut impl Write) -> Result<(), Trouble> {
-    let json = serde_json::to_string_pretty(answer).map_err(io::Error::from)?;
-    Ok(writeln!(out, "{json}")?)
-}
-
-fn says_yes(changes: usize) -> io::Result<bool> {
-    let these = if changes == 1 { "this" } else { "these" };
-    let mut err = io::stderr().lock();
-    write!(err, "Apply {these} {}? (yes/no) ", counted(changes, "change"))?;
-    err.flush()?;
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer)?;
-    Ok(answer.trim().eq_ignore_ascii_case("yes"))
-}
-
 /// Makes the changes at their pace, and says of each how it ended.
 async fn carry_out(
     place: &Place,
     plan: &Plan<'_>,
     policy: &Policy,
     args: &ApplyArgs,
+    stop: &AtomicBool,
     out: &mut impl Write,
 ) -> Result<Vec<InstanceReport>, Trouble> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        // In this order the first signal raises the flag, and the second finds it raised.
-        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))?;
-        signal_hook::flag::register(signal, Arc::clone(&stop))?;
-    }
     let pace = Pace::of(args.writes_per_second);
-    let stop = &stop;
     let work = plan.of(Group::Change).map(|planned| {
         let pace = &pace;
         async move {
@@ -307,7 +288,10 @@ fn write_change(
 /// Whether an instance is where its policy wants it, as far as that can be brought about.
 fn is_done(report: &InstanceReport) -> bool {
     match &report.result {
-        Err(_) | Ok(Outcome::Waiting | Outcome::Planned | Outcome::NotRepaired) => false,
+        Err(_)
+        | Ok(Outcome::Waiting | Outcome::Planned | Outcome::NotRepaired | Outcome::Contested) => {
+            false
+        }
         Ok(
             Outcome::Left
             | Outcome::Kept

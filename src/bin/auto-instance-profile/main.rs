@@ -1,18 +1,24 @@
 //! The command-line tool: the same rules, checks and writes as the function, at a person's word.
 
 mod args;
+mod ask;
 mod check;
 mod explain;
 mod fleet;
+mod letters;
 mod plan;
 mod policy;
+mod replay;
+mod report;
 mod show;
 
 use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
 
 use auto_instance_profile::cloud::CloudError;
+use auto_instance_profile::queue::QueueError;
 use auto_instance_profile::report::chain;
 use clap::{CommandFactory, Parser};
 
@@ -47,7 +53,7 @@ enum End {
     Done,
     /// Something is wrong, and was said.
     Wrong,
-    /// A plan holds changes.
+    /// A plan holds changes, or a report shows what is not right.
     SomethingToDo,
 }
 
@@ -87,8 +93,12 @@ enum Trouble {
     NoCredentials(#[source] Box<dyn Error + Send + Sync>),
     #[error("the instances cannot be listed")]
     List(#[source] CloudError),
-    #[error("nothing was changed: without a terminal to ask at, apply needs --yes")]
-    NobodyToAsk,
+    #[error("{left_alone}: without a terminal to ask at, {command} needs --yes")]
+    NobodyToAsk { command: &'static str, left_alone: &'static str },
+    #[error("{file} cannot be written")]
+    Unwritable { file: String, source: io::Error },
+    #[error("the dead letters cannot be read, and nothing was replayed")]
+    Letters(#[source] QueueError),
 }
 
 fn run(command: Command, out: &mut impl Write) -> Result<End, Trouble> {
@@ -97,6 +107,8 @@ fn run(command: Command, out: &mut impl Write) -> Result<End, Trouble> {
         Command::Explain(args) => explain::run(&args, out),
         Command::Plan(args) => fleet::plan(&args, out),
         Command::Apply(args) => fleet::apply(&args, out),
+        Command::Report(args) => report::run(&args, out),
+        Command::Replay(args) => replay::run(&args, out),
         Command::Completions { shell } => {
             let shell = match shell {
                 Shell::Bash => clap_complete::Shell::Bash,
@@ -121,4 +133,9 @@ fn run(command: Command, out: &mut impl Write) -> Result<End, Trouble> {
 #[tokio::main(flavor = "current_thread")]
 async fn wait_for<T>(work: impl Future<Output = T>) -> T {
     work.await
+}
+
+#[expect(clippy::disallowed_methods, reason = "a person asks how old things are")]
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }

@@ -1,16 +1,18 @@
 //! A plan: what each instance would meet with, as a table, as counts and as JSON. It decides nothing; it sorts reports.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
-use std::io::{self, IsTerminal, Write};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write};
 
-use anstream::{AutoStream, ColorChoice};
-use auto_instance_profile::decide::{Decision, Leave};
-use auto_instance_profile::report::{Entry, Failure, InstanceReport, Outcome, chain};
-use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
+use auto_instance_profile::census::Standing;
+use auto_instance_profile::decide::Decision;
+use auto_instance_profile::report::{Entry, InstanceReport, chain};
+use comfy_table::{Attribute, Cell, Color};
 use serde::Serialize;
 
-use crate::show::{BAD, FAINT, GOOD, HEADING, UNSURE, counted, printable, short, shortened};
+use crate::show::{
+    self, BAD, FAINT, GOOD, HEADING, UNSURE, counted, or_dash, printable, short, shortened, written,
+};
 
 /// Unchanged instances beyond this many are counted and not listed, unless all are asked for: about a screenful.
 const UNCHANGED_LISTED: usize = 30;
@@ -71,12 +73,7 @@ impl<'a> Plan<'a> {
 
     /// Writes the plan for a person.
     pub fn write(&self, all: bool, out: &mut impl Write) -> io::Result<()> {
-        let mut accounts: Vec<_> =
-            self.reports.iter().filter_map(|report| report.account()).collect();
-        accounts.sort_unstable();
-        accounts.dedup();
-        let accounts: Vec<_> = accounts.into_iter().map(|account| account.as_str()).collect();
-        let account = if accounts.is_empty() { "unknown".to_owned() } else { accounts.join(", ") };
+        let account = accounts(&self.reports).unwrap_or("unknown".to_owned());
         writeln!(
             out,
             "{HEADING}{} in {}{HEADING:#}, account {account}, by {}, allowed {}\n",
@@ -93,7 +90,7 @@ impl<'a> Plan<'a> {
             .filter(|report| listed || !matches!(group(report), Group::Leave | Group::Keep))
             .collect();
         if !rows.is_empty() {
-            writeln!(out, "{}\n", table(&rows).trim_fmt())?;
+            writeln!(out, "{}\n", table(&rows, "WOULD", would))?;
         }
         if !listed {
             writeln!(
@@ -202,39 +199,18 @@ pub fn row_json(report: &InstanceReport) -> RowJson {
 
 /// Where a report belongs.
 pub fn group(report: &InstanceReport) -> Group {
-    match (&report.result, &report.decision) {
-        (Err(Failure::ProfileUnknown(_)), _) => Group::Blocked,
-        (Err(_) | Ok(Outcome::NotRepaired), _) | (Ok(_), None) => Group::Failed,
-        (Ok(_), Some(decision)) => match decision {
-            Decision::Associate(_)
-            | Decision::Replace { .. }
-            | Decision::Swap { .. }
-            | Decision::Remove(_) => Group::Change,
-            Decision::Keep(_) | Decision::KeepBare => Group::Keep,
-            Decision::Leave(
-                Leave::Unmanaged { .. }
-                | Leave::Ignored { .. }
-                | Leave::FillsGapsOnly { .. }
-                | Leave::CorrectsOnly
-                | Leave::Gone(_)
-                | Leave::NeverSeen,
-            ) => Group::Leave,
-            Decision::Leave(
-                Leave::Invalid(_)
-                | Leave::NotAllowed(_)
-                | Leave::ManagedByService(_)
-                | Leave::Unusable { .. }
-                | Leave::TagsDoubtful,
-            )
-            | Decision::Wait(_)
-            | Decision::LookUp(_)
-            | Decision::Confirm => Group::Blocked,
-        },
+    match report.standing() {
+        Standing::Change => Group::Change,
+        Standing::Right => Group::Keep,
+        Standing::Left => Group::Leave,
+        // Both wait for something that a plan cannot bring about.
+        Standing::Blocked | Standing::Waiting => Group::Blocked,
+        Standing::Failed => Group::Failed,
     }
 }
 
 /// How much a decision takes away from an instance.
-fn weight(decision: &Decision) -> u8 {
+pub fn weight(decision: &Decision) -> u8 {
     match decision {
         Decision::Remove(_) => 4,
         Decision::Swap { .. } => 3,
@@ -249,7 +225,7 @@ fn weight(decision: &Decision) -> u8 {
     }
 }
 
-fn word(report: &InstanceReport) -> &'static str {
+pub fn word(report: &InstanceReport) -> &'static str {
     match (group(report), &report.decision) {
         (Group::Change | Group::Leave | Group::Keep, Some(decision)) => decision.word(),
         (Group::Blocked, _) => "blocked",
@@ -259,11 +235,7 @@ fn word(report: &InstanceReport) -> &'static str {
 
 /// The reason in a stable word.
 fn reason(report: &InstanceReport) -> &'static str {
-    match (&report.result, &report.decision) {
-        (Err(Failure::ProfileUnknown(_)) | Ok(_), Some(decision)) => decision.reason_code(),
-        (Err(failure), _) => failure.error_type(),
-        (Ok(outcome), None) => outcome.word(),
-    }
+    report.reason()
 }
 
 /// The reason as a sentence; only a word where the table's other columns say the rest.
@@ -271,48 +243,26 @@ fn sentence(report: &InstanceReport) -> String {
     match (&report.result, &report.decision) {
         (Err(failure), _) => shortened(&chain(failure)),
         (Ok(_), Some(decision)) => match group(report) {
-            Group::Change | Group::Keep => decision.reason_code().to_owned(),
+            Group::Change | Group::Keep => reason(report).to_owned(),
             Group::Failed | Group::Blocked | Group::Leave => shortened(&decision.to_string()),
         },
         (Ok(outcome), None) => outcome.word().to_owned(),
     }
 }
 
-fn name(report: &InstanceReport) -> Option<&str> {
+pub fn name(report: &InstanceReport) -> Option<&str> {
     report.facts.as_ref()?.instance.tags.get("Name").map(String::as_str)
 }
 
-fn table(reports: &[&InstanceReport]) -> Table {
-    let is_terminal = io::stdout().is_terminal();
-    let coloured = AutoStream::choice(&io::stdout()) != ColorChoice::Never;
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    if coloured {
-        table.enforce_styling();
-    } else {
-        table.force_no_tty();
-    }
-    // Off a terminal nothing is wrapped: a row is a line.
-    table.set_content_arrangement(if is_terminal {
-        ContentArrangement::Dynamic
-    } else {
-        ContentArrangement::Disabled
-    });
-    let heading = |text| Cell::new(text).add_attribute(Attribute::Bold);
-    table.set_header(
-        ["INSTANCE", "NAME", "STATE", "RULE", "ATTACHED", "REQUIRED", "WOULD", "REASON"]
-            .map(heading),
-    );
+/// A table of instances, whose column `verdict` says what would be done, or where each stands.
+pub fn table(
+    reports: &[&InstanceReport],
+    heading: &str,
+    verdict: impl Fn(&InstanceReport) -> Cell,
+) -> String {
+    let columns = ["INSTANCE", "NAME", "STATE", "RULE", "ATTACHED", "REQUIRED", heading, "REASON"];
+    let mut table = show::table(&columns);
     for report in reports {
-        let or_dash =
-            |text: Option<String>| text.filter(|text| !text.is_empty()).unwrap_or("-".to_owned());
-        let word = word(report);
-        let would = match (group(report), word) {
-            (Group::Change, "associate") => Cell::new(word).fg(Color::Green),
-            (Group::Change, "remove") | (Group::Failed, _) => Cell::new(word).fg(Color::Red),
-            (Group::Change | Group::Blocked, _) => Cell::new(word).fg(Color::Yellow),
-            (Group::Leave | Group::Keep, _) => Cell::new(word).add_attribute(Attribute::Dim),
-        };
         let state = report.facts.as_ref().map(|facts| printable(facts.instance.state.as_str()));
         table.add_row([
             Cell::new(&report.instance.id),
@@ -321,12 +271,36 @@ fn table(reports: &[&InstanceReport]) -> Table {
             Cell::new(or_dash(report.rule.as_deref().map(printable))),
             Cell::new(or_dash(report.attached().map(short))),
             Cell::new(or_dash(report.required().as_deref().map(short))),
-            would,
+            verdict(report),
             Cell::new(sentence(report)),
         ]);
     }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
+    written(table)
+}
+
+/// What would be done, in a colour.
+fn would(report: &InstanceReport) -> Cell {
+    let cell = Cell::new(word(report));
+    match group(report) {
+        Group::Change => cell.fg(colour(report)),
+        Group::Failed => cell.fg(Color::Red),
+        Group::Blocked => cell.fg(Color::Yellow),
+        Group::Leave | Group::Keep => cell.add_attribute(Attribute::Dim),
     }
-    table
+}
+
+/// The colour of a change: what takes something away is red.
+pub fn colour(report: &InstanceReport) -> Color {
+    match word(report) {
+        "associate" => Color::Green,
+        "remove" => Color::Red,
+        _ => Color::Yellow,
+    }
+}
+
+/// The accounts that instances are in, as text.
+pub fn accounts(reports: &[InstanceReport]) -> Option<String> {
+    let accounts: BTreeSet<_> = reports.iter().filter_map(|report| report.account()).collect();
+    let accounts: Vec<_> = accounts.into_iter().map(|account| account.as_str()).collect();
+    (!accounts.is_empty()).then(|| accounts.join(", "))
 }

@@ -3,8 +3,11 @@
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 
+use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
 use auto_instance_profile::model::ProfileArn;
+use comfy_table::{Attribute, Cell, ContentArrangement, Table, presets};
+use serde::Serialize;
 
 /// Good news.
 pub const GOOD: Style = AnsiColor::Green.on_default();
@@ -55,6 +58,46 @@ pub fn shortened(sentence: &str) -> String {
         }
     });
     words.collect::<Vec<_>>().join(" ")
+}
+
+/// A table with these headings and no lines. Its rows are written by [`written`].
+pub fn table(headings: &[&str]) -> Table {
+    let is_terminal = io::stdout().is_terminal();
+    let coloured = AutoStream::choice(&io::stdout()) != ColorChoice::Never;
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    if coloured {
+        table.enforce_styling();
+    } else {
+        table.force_no_tty();
+    }
+    // Off a terminal nothing is wrapped: a row is a line.
+    table.set_content_arrangement(if is_terminal {
+        ContentArrangement::Dynamic
+    } else {
+        ContentArrangement::Disabled
+    });
+    table.set_header(headings.iter().map(|text| Cell::new(text).add_attribute(Attribute::Bold)));
+    table
+}
+
+/// A table as text.
+pub fn written(mut table: Table) -> String {
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.trim_fmt()
+}
+
+/// A cell's text, or a dash where there is none.
+pub fn or_dash(text: Option<String>) -> String {
+    text.filter(|text| !text.is_empty()).unwrap_or("-".to_owned())
+}
+
+/// An answer for a program.
+pub fn write_json(answer: &impl Serialize, out: &mut impl Write) -> io::Result<()> {
+    let json = serde_json::to_string_pretty(answer).map_err(io::Error::from)?;
+    writeln!(out, "{json}")
 }
 
 /// A line on standard error that says how far a long read is, where somebody is there to see it.

@@ -6,9 +6,9 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use auto_instance_profile::cloud::{Cloud, CloudError, ErrorKind, Operation};
+use auto_instance_profile::cloud::{Cloud, CloudError, ErrorKind, Fleet, Operation, Page};
 use auto_instance_profile::model::{
-    Association, AssociationId, Instance, InstanceId, Profile, ProfileName, Tags,
+    Association, AssociationId, Filter, Instance, InstanceId, Profile, ProfileName, Tags,
 };
 use tokio::time::{Instant, sleep};
 
@@ -249,6 +249,22 @@ impl Sdk {
             }
         }
         self.ec2.one(operation, one()).await
+    }
+}
+
+impl Fleet for Sdk {
+    async fn instances_page(
+        &self,
+        filters: &[Filter],
+        from: Option<&str>,
+    ) -> Result<Page<Instance>, CloudError> {
+        let one = || self.ec2.cloud.instances_page(filters, from);
+        self.call(Operation::DescribeInstances, one).await
+    }
+
+    async fn associations_page(&self, from: Option<&str>) -> Result<Page<Association>, CloudError> {
+        let one = || self.ec2.cloud.associations_page(from);
+        self.call(Operation::DescribeIamInstanceProfileAssociations, one).await
     }
 }
 

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
+use auto_instance_profile::bus::{Bus, Notice};
 use auto_instance_profile::cloud::{Cloud, CloudError, Clouds, Service};
 use auto_instance_profile::config::Config;
 use auto_instance_profile::handler::{Answer, Handler, RawPayload};
@@ -94,6 +95,18 @@ impl Queues for Aws {
             Ok(())
         });
         join_all(calls).await
+    }
+
+    /// Nobody sweeps in a storm.
+    async fn send(&self, queue: &str, _bodies: &[String]) -> Vec<Result<(), QueueError>> {
+        panic!("nothing is sent to {queue}")
+    }
+}
+
+impl Bus for Aws {
+    /// Nobody listens in a storm, and none is told: the function has no bus here.
+    async fn tell(&self, bus: &str, _notices: &[Notice]) -> Vec<Result<(), QueueError>> {
+        panic!("there is no bus {bus}")
     }
 }
 

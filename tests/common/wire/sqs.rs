@@ -8,12 +8,14 @@ use hyper::body::Bytes;
 use serde_json::{Value, json};
 
 use super::super::world::{ACCOUNT, AwsError};
-use super::error;
+use super::{error, header_for};
 
 /// The queue that messages come from.
 pub const QUEUE: &str = "auto-instance-profile-events";
 /// The queue for those that are given up.
 pub const DEAD_LETTER_QUEUE: &str = "auto-instance-profile-dead-letters";
+
+const JSON: &str = "application/x-amz-json-1.0";
 
 /// What SQS takes in one call, and for how long it hides a message.
 const MOST_ENTRIES: usize = 10;
@@ -26,6 +28,8 @@ pub struct Sqs {
     /// Receipt handles, and for how many seconds.
     pub hidden: Vec<Vec<(String, u64)>>,
     pub letters: Vec<Vec<Letter>>,
+    /// Bodies of messages for the queue that messages come from.
+    pub sent: Vec<Vec<String>>,
 }
 
 /// A message in the dead-letter queue.
@@ -44,22 +48,27 @@ impl Sqs {
         failing: (&[usize], &str),
     ) -> Result<String, AwsError> {
         only(asked, &["QueueUrl", "Entries"])?;
-        let queue = match action {
-            "ChangeMessageVisibilityBatch" => QUEUE,
-            "SendMessageBatch" => DEAD_LETTER_QUEUE,
+        let url = asked["QueueUrl"].as_str().unwrap_or_default();
+        let is_for_the_queue = match action {
+            "ChangeMessageVisibilityBatch" => check_url(url, QUEUE).map(|()| true)?,
+            "SendMessageBatch" if is_url(url, QUEUE) => true,
+            "SendMessageBatch" => check_url(url, DEAD_LETTER_QUEUE).map(|()| false)?,
             _ => {
                 return Err(error(400, "UnknownOperationException", "Nobody uses this operation"));
             }
         };
-        check_url(asked["QueueUrl"].as_str().unwrap_or_default(), queue)?;
         let entries = asked["Entries"].as_array().map(Vec::as_slice).unwrap_or_default();
         check_entries(entries)?;
         let (mut successful, mut failed) = (Vec::new(), Vec::new());
-        let (mut hidden, mut letters) = (Vec::new(), Vec::new());
+        let (mut hidden, mut letters, mut sent) = (Vec::new(), Vec::new(), Vec::new());
         for (place, entry) in entries.iter().enumerate() {
             let (places, code) = failing;
             let done = if places.contains(&place) {
                 Err(error(400, code, "This one fails on purpose."))
+            } else if action == "SendMessageBatch" && is_for_the_queue {
+                only(entry, &["Id", "MessageBody"])
+                    .and_then(|()| read_letter(entry))
+                    .map(|letter| sent.push(letter.body))
             } else if action == "SendMessageBatch" {
                 read_letter(entry).map(|letter| letters.push(letter))
             } else {
@@ -79,19 +88,23 @@ impl Sqs {
                 })),
             }
         }
-        if action == "SendMessageBatch" {
-            self.letters.push(letters);
-        } else {
-            self.hidden.push(hidden);
+        match (action, is_for_the_queue) {
+            ("SendMessageBatch", true) => self.sent.push(sent),
+            ("SendMessageBatch", false) => self.letters.push(letters),
+            _ => self.hidden.push(hidden),
         }
         Ok(json!({ "Successful": successful, "Failed": failed }).to_string())
     }
 }
 
 /// What SQS goes by is the path: account and name.
-fn check_url(url: &str, queue: &str) -> Result<(), AwsError> {
+fn is_url(url: &str, queue: &str) -> bool {
     let path = url.split_once("://").and_then(|(_, rest)| rest.split_once('/'));
-    if path.map(|(_, path)| path) == Some(&format!("{ACCOUNT}/{queue}")) {
+    path.map(|(_, path)| path) == Some(&format!("{ACCOUNT}/{queue}"))
+}
+
+fn check_url(url: &str, queue: &str) -> Result<(), AwsError> {
+    if is_url(url, queue) {
         return Ok(());
     }
     let code = "AWS.SimpleQueueService.NonExistentQueue";
@@ -195,7 +208,7 @@ fn read_letter(entry: &Value) -> Result<Letter, AwsError> {
 }
 
 /// These fields and no others.
-fn only(asked: &Value, names: &[&str]) -> Result<(), AwsError> {
+pub(super) fn only(asked: &Value, names: &[&str]) -> Result<(), AwsError> {
     let fields = asked.as_object();
     match fields.and_then(|fields| fields.keys().find(|key| !names.contains(&key.as_str()))) {
         None if fields.is_some() => Ok(()),
@@ -207,7 +220,7 @@ fn only(asked: &Value, names: &[&str]) -> Result<(), AwsError> {
 }
 
 pub(super) fn respond(body: String) -> hyper::Response<Full<Bytes>> {
-    response(200).body(Full::from(body)).unwrap()
+    header_for(200, JSON).body(Full::from(body)).unwrap()
 }
 
 /// By name for those who read JSON, and in a header by the older name for those who read the Query API's.
@@ -215,15 +228,8 @@ pub(super) fn refusal(error: &AwsError) -> hyper::Response<Full<Bytes>> {
     let name = error.code.rsplit('.').next().unwrap_or_default();
     let who = if error.status < 500 { "Sender" } else { "Receiver" };
     let body = json!({ "__type": format!("com.amazonaws.sqs#{name}"), "message": error.message });
-    response(error.status)
+    header_for(error.status, JSON)
         .header("x-amzn-query-error", format!("{};{who}", error.code))
         .body(Full::from(body.to_string()))
         .unwrap()
-}
-
-fn response(status: u16) -> hyper::http::response::Builder {
-    hyper::Response::builder()
-        .status(status)
-        .header("content-type", "application/x-amz-json-1.0")
-        .header("x-amzn-requestid", "7a62c49f-347e-4fc4-9331-example00001")
 }

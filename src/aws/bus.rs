@@ -1,0 +1,70 @@
+//! EventBridge by AWS's SDK.
+
+use std::time::Duration;
+
+use aws_sdk_eventbridge::error::ProvideErrorMetadata;
+use aws_sdk_eventbridge::types::PutEventsRequestEntry;
+use futures_util::future::join_all;
+
+use crate::aws::cloud::AwsMessage;
+use crate::aws::{Aws, timeouts};
+use crate::bus::{Bus, Notice, SOURCE};
+use crate::queue::QueueError;
+
+const CALL: &str = "PutEvents";
+/// Entries that EventBridge takes in one call.
+const ENTRIES_PER_CALL: usize = 10;
+/// One try, and a call with all its tries. An invocation's end waits for them, and only listeners need them.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(900);
+const OPERATION_TIMEOUT: Duration = Duration::from_millis(1900);
+
+impl Bus for Aws {
+    async fn tell(&self, bus: &str, notices: &[Notice]) -> Vec<Result<(), QueueError>> {
+        let Some(region) = self.region() else {
+            return vec![Err(QueueError::new(CALL, None, "AWS_REGION is not set")); notices.len()];
+        };
+        let client = self.events.get_or_make(&region, |region| {
+            let config = aws_sdk_eventbridge::config::Builder::from(&self.sdk)
+                .region(region)
+                .timeout_config(timeouts(ATTEMPT_TIMEOUT, OPERATION_TIMEOUT));
+            aws_sdk_eventbridge::Client::from_conf(config.build())
+        });
+        let calls = notices.chunks(ENTRIES_PER_CALL).map(async |chunk| {
+            let entries = chunk.iter().map(|notice| {
+                PutEventsRequestEntry::builder()
+                    .event_bus_name(bus)
+                    .source(SOURCE)
+                    .detail_type(notice.kind.detail_type())
+                    .detail(&notice.detail)
+                    .build()
+            });
+            let answer = client.put_events().set_entries(Some(entries.collect())).send().await;
+            let results = match answer {
+                Ok(answer) => answer.entries.unwrap_or_default(),
+                Err(error) => {
+                    let code = error.code().map(str::to_owned);
+                    let error = match error.message() {
+                        Some(text) => {
+                            let message = AwsMessage::of(code.as_deref(), text);
+                            QueueError::new(CALL, code, message)
+                        }
+                        None => QueueError::new(CALL, code, error),
+                    };
+                    return vec![Err(error); chunk.len()];
+                }
+            };
+            // An answer for each, in their order: an id for what was taken, a code for what was not.
+            let each = |place: usize| match results.get(place) {
+                Some(entry) if entry.event_id().is_some() => Ok(()),
+                Some(entry) => {
+                    let message = entry.error_message().unwrap_or("EventBridge sent no message");
+                    let message = AwsMessage::of(entry.error_code(), message);
+                    Err(QueueError::new(CALL, entry.error_code().map(str::to_owned), message))
+                }
+                None => Err(QueueError::new(CALL, None, "the answer does not say how it went")),
+            };
+            (0..chunk.len()).map(each).collect()
+        });
+        join_all(calls).await.concat()
+    }
+}

@@ -1,0 +1,305 @@
+//! Metrics in CloudWatch's embedded format: a JSON document in the log, of which CloudWatch makes metrics. No call is made.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::census::{Census, Standing};
+use crate::report::{Failure, InstanceReport, Outcome};
+
+/// The namespace of all metrics.
+pub const NAMESPACE: &str = "AutoInstanceProfile";
+/// The dimension of all metrics: the function's name, so that several stacks stay apart.
+pub const FUNCTION: &str = "FunctionName";
+/// The second dimension of [`Metric::Blocked`]: the decision's reason code.
+pub const REASON: &str = "Reason";
+/// The second dimension of [`Metric::Failed`]: the error's type.
+pub const ERROR_TYPE: &str = "ErrorType";
+
+/// The metrics, by their names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum Metric {
+    /// Bare instances that were given their profile.
+    Associated,
+    /// Profiles replaced in one call.
+    Replaced,
+    /// Profiles swapped on stopped instances.
+    Swapped,
+    /// Profiles taken away.
+    Removed,
+    /// Instances that were right already.
+    Kept,
+    /// Changes that a dry run would make.
+    Planned,
+    /// Instances of which nothing is required.
+    Left,
+    /// Instances that wait for their next state.
+    Waiting,
+    /// Instances that need a person; by reason.
+    Blocked,
+    /// Instances that could not be brought right; by the error's type.
+    Failed,
+    /// Instances that another hand keeps changing.
+    Contested,
+    /// Recreated profiles that EC2 did not replace.
+    NotRepaired,
+    /// From an event's own time until the profile was there.
+    TimeToAssociated,
+    /// How long ago the oldest message of a batch was sent.
+    OldestMessageAge,
+    /// Sweeps that reached their end.
+    SweepCompleted,
+    /// Instances that a completed sweep saw.
+    SweptInstances,
+    /// Of them: right.
+    SweptRight,
+    /// Of them: to be changed.
+    SweptWrong,
+    /// Of them: in need of a person.
+    SweptBlocked,
+    /// Of them: not ours to change.
+    SweptLeft,
+    /// Of them: not known, or not what they should be.
+    SweptFailed,
+    /// Of them: with an association that EC2 does not put into force.
+    SweptStuck,
+    /// Events that the bus did not take.
+    NotificationsFailed,
+}
+
+impl Metric {
+    fn unit(self) -> &'static str {
+        match self {
+            Self::TimeToAssociated => "Milliseconds",
+            Self::OldestMessageAge => "Seconds",
+            Self::Associated
+            | Self::Replaced
+            | Self::Swapped
+            | Self::Removed
+            | Self::Kept
+            | Self::Planned
+            | Self::Left
+            | Self::Waiting
+            | Self::Blocked
+            | Self::Failed
+            | Self::Contested
+            | Self::NotRepaired
+            | Self::SweepCompleted
+            | Self::SweptInstances
+            | Self::SweptRight
+            | Self::SweptWrong
+            | Self::SweptBlocked
+            | Self::SweptLeft
+            | Self::SweptFailed
+            | Self::SweptStuck
+            | Self::NotificationsFailed => "Count",
+        }
+    }
+}
+
+/// Values that one metric takes in one document: CloudWatch's limit.
+const VALUES: usize = 100;
+
+/// What one invocation did, in numbers.
+#[derive(Debug, Default)]
+pub struct Tally {
+    counts: BTreeMap<Metric, u64>,
+    blocked: BTreeMap<String, u64>,
+    failed: BTreeMap<String, u64>,
+    times: Vec<u64>,
+}
+
+impl Tally {
+    /// Counts what became of an instance, and how long after its event, where that is known.
+    pub fn count(&mut self, report: &InstanceReport, since_event: Option<Duration>) {
+        let metric = match (&report.result, report.standing()) {
+            (Err(Failure::Contested { .. }) | Ok(Outcome::Contested), _) => Metric::Contested,
+            (_, Standing::Blocked) => {
+                *self.blocked.entry(report.reason().to_owned()).or_default() += 1;
+                return;
+            }
+            (Err(failure), _) => return self.fail(failure.error_type()),
+            (Ok(outcome), _) => match outcome {
+                Outcome::Associated => Metric::Associated,
+                Outcome::Replaced => Metric::Replaced,
+                Outcome::Swapped => Metric::Swapped,
+                Outcome::Removed => Metric::Removed,
+                Outcome::Kept | Outcome::Converged => Metric::Kept,
+                Outcome::Planned => Metric::Planned,
+                Outcome::Left => Metric::Left,
+                Outcome::Waiting => Metric::Waiting,
+                Outcome::NotRepaired => Metric::NotRepaired,
+                Outcome::Contested => Metric::Contested,
+            },
+        };
+        self.add(metric, 1);
+        let is_given = matches!(metric, Metric::Associated | Metric::Replaced | Metric::Swapped);
+        if let Some(time) = since_event.filter(|_| is_given && self.times.len() < VALUES) {
+            self.times.push(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        }
+    }
+
+    /// Counts a failure.
+    pub fn fail(&mut self, error_type: &'static str) {
+        *self.failed.entry(error_type.to_owned()).or_default() += 1;
+    }
+
+    /// Notes how long ago the oldest message was sent.
+    pub fn oldest(&mut self, age: Duration) {
+        let seconds = self.counts.entry(Metric::OldestMessageAge).or_default();
+        *seconds = (*seconds).max(age.as_secs());
+    }
+
+    /// Notes a sweep that reached its end. What it found blocked or failed is counted by its reason too.
+    pub fn sweep(&mut self, census: &Census) {
+        let sum = |by: &BTreeMap<String, u64>| by.values().sum::<u64>();
+        for (metric, value) in [
+            (Metric::SweepCompleted, 1),
+            (Metric::SweptInstances, census.instances),
+            (Metric::SweptRight, census.right),
+            (Metric::SweptWrong, census.wrong),
+            (Metric::SweptBlocked, sum(&census.blocked)),
+            (Metric::SweptLeft, sum(&census.left)),
+            (Metric::SweptFailed, sum(&census.failed)),
+            (Metric::SweptStuck, census.stuck),
+        ] {
+            // A zero is what brings an alarm back.
+            self.counts.insert(metric, value);
+        }
+        for (counts, found) in
+            [(&mut self.blocked, &census.blocked), (&mut self.failed, &census.failed)]
+        {
+            for (reason, number) in found {
+                *counts.entry(reason.clone()).or_default() += number;
+            }
+        }
+    }
+
+    /// Adds to a count.
+    pub fn add(&mut self, metric: Metric, number: u64) {
+        *self.counts.entry(metric).or_default() += number;
+    }
+
+    /// The documents, a line each, for this function at this moment, in milliseconds since 1970.
+    #[must_use]
+    pub fn documents(&self, function: &str, now_ms: u64) -> Vec<String> {
+        let mut documents = Vec::new();
+        let mut values: BTreeMap<Metric, Value> =
+            self.counts.iter().map(|(metric, count)| (*metric, json!(count))).collect();
+        if !self.times.is_empty() {
+            values.insert(Metric::TimeToAssociated, json!(self.times));
+        }
+        if !values.is_empty() {
+            documents.push(document(&values, function, None, now_ms));
+        }
+        for (metric, dimension, counts) in
+            [(Metric::Blocked, REASON, &self.blocked), (Metric::Failed, ERROR_TYPE, &self.failed)]
+        {
+            for (value, count) in counts {
+                let values = BTreeMap::from([(metric, json!(count))]);
+                documents.push(document(&values, function, Some((dimension, value)), now_ms));
+            }
+        }
+        documents
+    }
+}
+
+/// One document, as CloudWatch's specification of the embedded metric format has it.
+fn document(
+    values: &BTreeMap<Metric, Value>,
+    function: &str,
+    second: Option<(&'static str, &str)>,
+    now_ms: u64,
+) -> String {
+    #[derive(Serialize)]
+    struct Document<'a> {
+        #[serde(rename = "_aws")]
+        metadata: Value,
+        #[serde(flatten)]
+        dimensions: BTreeMap<&'a str, &'a str>,
+        #[serde(flatten)]
+        values: &'a BTreeMap<Metric, Value>,
+    }
+    let metrics: Vec<_> =
+        values.keys().map(|metric| json!({ "Name": metric, "Unit": metric.unit() })).collect();
+    // With a second dimension there is a sum over it too.
+    let sets = match second {
+        Some((dimension, _)) => json!([[FUNCTION], [FUNCTION, dimension]]),
+        None => json!([[FUNCTION]]),
+    };
+    let metadata = json!({
+        "Timestamp": now_ms,
+        "CloudWatchMetrics": [{ "Namespace": NAMESPACE, "Dimensions": sets, "Metrics": metrics }],
+    });
+    let mut dimensions = BTreeMap::from([(FUNCTION, function)]);
+    dimensions.extend(second);
+    serde_json::to_string(&Document { metadata, dimensions, values }).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_names_its_metrics_units_and_dimensions() {
+        let mut tally = Tally::default();
+        tally.add(Metric::Kept, 2);
+        tally.oldest(Duration::from_secs(9));
+        tally.oldest(Duration::from_secs(4));
+        tally.times = vec![120, 80];
+        let documents = tally.documents("f", 1_700_000_000_000);
+        let [document] = &documents[..] else { panic!("{documents:?}") };
+        let document: Value = serde_json::from_str(document).unwrap();
+        assert_eq!(
+            document,
+            json!({
+                "_aws": {
+                    "Timestamp": 1_700_000_000_000_u64,
+                    "CloudWatchMetrics": [{
+                        "Namespace": "AutoInstanceProfile",
+                        "Dimensions": [["FunctionName"]],
+                        "Metrics": [
+                            { "Name": "Kept", "Unit": "Count" },
+                            { "Name": "TimeToAssociated", "Unit": "Milliseconds" },
+                            { "Name": "OldestMessageAge", "Unit": "Seconds" },
+                        ],
+                    }],
+                },
+                "FunctionName": "f",
+                "Kept": 2,
+                "TimeToAssociated": [120, 80],
+                "OldestMessageAge": 9,
+            })
+        );
+    }
+
+    #[test]
+    fn reasons_and_error_types_are_dimensions_and_summed_too() {
+        let mut tally = Tally::default();
+        tally.blocked.insert("not-allowed".to_owned(), 3);
+        tally.failed.insert("Denied".to_owned(), 1);
+        let documents = tally.documents("f", 0);
+        let parse = |text: &String| serde_json::from_str::<Value>(text).unwrap();
+        let [blocked, failed] = &documents.iter().map(parse).collect::<Vec<_>>()[..] else {
+            panic!("{documents:?}")
+        };
+        let sets =
+            |document: &Value| document["_aws"]["CloudWatchMetrics"][0]["Dimensions"].clone();
+        assert_eq!((&blocked["Reason"], &blocked["Blocked"]), (&json!("not-allowed"), &json!(3)));
+        assert_eq!(sets(blocked), json!([["FunctionName"], ["FunctionName", "Reason"]]));
+        assert_eq!((&failed["ErrorType"], &failed["Failed"]), (&json!("Denied"), &json!(1)));
+        assert_eq!(sets(failed), json!([["FunctionName"], ["FunctionName", "ErrorType"]]));
+    }
+
+    #[test]
+    fn a_sweep_reports_its_zeros() {
+        let mut tally = Tally::default();
+        tally.sweep(&Census { instances: 5, right: 5, ..Census::default() });
+        let document: Value = serde_json::from_str(&tally.documents("f", 0)[0]).unwrap();
+        assert_eq!((&document["SweptRight"], &document["SweptStuck"]), (&json!(5), &json!(0)));
+        assert_eq!(document["SweepCompleted"], 1);
+        assert!(Tally::default().documents("f", 0).is_empty());
+    }
+}
