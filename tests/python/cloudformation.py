@@ -54,14 +54,21 @@ def deploy(
     transformed = transform(source, dict(values), ManagedPolicyLoader(None))
     context = _Context({**values, **pseudo}, transformed["Conditions"])
     return Stack(
-        {name: context.resolve(resource) for name, resource in transformed["Resources"].items()},
+        {
+            name: context.resolve(resource)
+            for name, resource in transformed["Resources"].items()
+            if "Condition" not in resource or context.holds(resource["Condition"])
+        },
         {name: context.resolve(output) for name, output in transformed["Outputs"].items()},
     )
 
 
 @dataclass(frozen=True)
 class Stack:
-    """Resources and outputs, functions resolved; an attribute reads `LogicalId.Attribute`."""
+    """Resources and outputs, functions resolved; an attribute reads `LogicalId.Attribute`.
+
+    A resource whose condition does not hold is not there.
+    """
 
     resources: Mapping[str, Any]
     outputs: Mapping[str, Any]
@@ -112,7 +119,9 @@ class _Context:
             case "Fn::GetAtt":
                 return argument if isinstance(argument, str) else ".".join(argument)
             case "Fn::Sub":
-                return re.sub(r"\$\{([^}]+)\}", lambda found: self._variable(found[1]), argument)
+                text, more = (argument, {}) if isinstance(argument, str) else argument
+                context = _Context({**self.values, **self.resolve(more)}, self.conditions)
+                return re.sub(r"\$\{([^}]+)\}", lambda found: context._variable(found[1]), text)
             case "Fn::Join":
                 delimiter, items = argument
                 return delimiter.join(self.resolve(items))
@@ -121,7 +130,7 @@ class _Context:
                 return self.resolve(text).split(delimiter)
             case "Fn::If":
                 condition, then, otherwise = argument
-                return self.resolve(then if self._holds(condition) else otherwise)
+                return self.resolve(then if self.holds(condition) else otherwise)
             case "Fn::Equals":
                 left, right = self.resolve(argument)
                 return left == right
@@ -129,8 +138,9 @@ class _Context:
                 return not self.resolve(argument)[0]
         raise NotImplementedError(name)
 
-    def _holds(self, condition: str) -> bool:
+    def holds(self, condition: str) -> bool:
         return bool(self.resolve(self.conditions[condition]))
 
     def _variable(self, name: str) -> str:
-        return str(self.values.get(name, name))
+        # `${!Name}` stands for the text `${Name}`.
+        return f"${{{name[1:]}}}" if name.startswith("!") else str(self.values.get(name, name))

@@ -28,13 +28,18 @@ REPLACE = "ec2:ReplaceIamInstanceProfileAssociation"
 DISASSOCIATE = "ec2:DisassociateIamInstanceProfile"
 
 
-def role_policy(allowed_profiles: list[str], partition: str = "aws") -> Any:
+BUS = f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/ops"
+# What widens the role when it is given.
+WIDER = {"EventBusArn": BUS, "Tracing": "Active"}
+
+
+def role_policy(allowed_profiles: list[str], partition: str = "aws", **more: Any) -> Any:
     """The role's policy as IAM gets it, with ARNs for what only the deployment makes."""
     given = {
         "AllowedProfiles": allowed_profiles,
         "PassableRoles": [f"arn:{partition}:iam::{ACCOUNT}:role/web"],
     }
-    policy = json.dumps(cloudformation.deploy(given, partition).role_policy())
+    policy = json.dumps(cloudformation.deploy(given, partition, **more).role_policy())
     made = {
         "Queue.Arn": QUEUE,
         "DeadLetterQueue.Arn": DEAD_LETTER_QUEUE,
@@ -49,6 +54,11 @@ def role_policy(allowed_profiles: list[str], partition: str = "aws") -> Any:
 @pytest.fixture(scope="module")
 def policy() -> Any:
     return role_policy(["web", "app/*"])
+
+
+@pytest.fixture(scope="module")
+def wider_policy() -> Any:
+    return role_policy(["web", "app/*"], **WIDER)
 
 
 def instance(region: str = REGION, account: str = ACCOUNT, partition: str = "aws") -> str:
@@ -93,6 +103,8 @@ NEEDED = [
     read("app/batch"),
     Request("sqs:ChangeMessageVisibility", QUEUE),
     Request("sqs:SendMessage", DEAD_LETTER_QUEUE),
+    # For sweeps.
+    Request("sqs:SendMessage", QUEUE),
     # What EC2 asks for on the function's behalf.
     pass_role(role("web")),
     # What Lambda does with the function's role.
@@ -106,6 +118,22 @@ NEEDED = [
 
 def test_the_role_allows_every_call_that_the_code_makes(policy: Any) -> None:
     assert iam.allowed(policy, NEEDED) == NEEDED
+
+
+# What is needed too where notifications and traces are asked for.
+NEEDED_WHEN_WIDER = [
+    Request("events:PutEvents", BUS),
+    # What Lambda does with the function's role.
+    Request("xray:PutTraceSegments"),
+    Request("xray:PutTelemetryRecords"),
+]
+
+
+def test_notifications_and_traces_are_allowed_when_asked_for(
+    policy: Any, wider_policy: Any
+) -> None:
+    assert iam.allowed(wider_policy, NEEDED + NEEDED_WHEN_WIDER) == NEEDED + NEEDED_WHEN_WIDER
+    assert iam.allowed(policy, NEEDED_WHEN_WIDER) == []
 
 
 def test_it_does_so_in_other_partitions() -> None:
@@ -179,7 +207,7 @@ FORBIDDEN = {
     ],
     "other queues and logs": [
         Request("sqs:ReceiveMessage", f"{QUEUE}2"),
-        Request("sqs:SendMessage", QUEUE),
+        Request("sqs:SendMessage", f"{QUEUE}2"),
         Request("sqs:SendMessage", f"{DEAD_LETTER_QUEUE}2"),
         *(
             Request(f"sqs:{action}", DEAD_LETTER_QUEUE)
@@ -215,6 +243,18 @@ FORBIDDEN = {
             "ModifyInstanceMetadataOptions",
         ]
     ],
+    "other buses, alarms and dashboards": [
+        Request("events:PutEvents", f"{BUS}2"),
+        Request("events:PutEvents", BUS.replace("ops", "default")),
+        Request("events:PutEvents", BUS.replace(ACCOUNT, OTHER_ACCOUNT)),
+        Request("events:PutRule", f"arn:aws:events:{REGION}:{ACCOUNT}:rule/stack-DriftRule"),
+        Request("events:DisableRule", f"arn:aws:events:{REGION}:{ACCOUNT}:rule/stack-DriftRule"),
+        Request("cloudwatch:PutMetricData"),
+        Request(
+            "cloudwatch:DisableAlarmActions",
+            f"arn:aws:cloudwatch:{REGION}:{ACCOUNT}:alarm:stack-DeniedAlarm",
+        ),
+    ],
     "itself and its stack": [
         Request(
             f"lambda:{action}", f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:stack-Function"
@@ -225,13 +265,15 @@ FORBIDDEN = {
 
 
 @pytest.mark.parametrize("requests", FORBIDDEN.values(), ids=FORBIDDEN.keys())
-def test_the_role_refuses(policy: Any, requests: list[Request]) -> None:
+def test_the_role_refuses(wider_policy: Any, requests: list[Request]) -> None:
+    # Whatever the wider one refuses, the one without its statements refuses too.
     assert requests
-    assert iam.allowed(policy, requests) == []
+    assert iam.allowed(wider_policy, requests) == []
 
 
-def test_of_all_actions_of_all_services_it_allows_only_the_needed_ones(policy: Any) -> None:
-    # With the most favourable values, on whatever resource there is.
+def test_of_all_actions_of_all_services_it_allows_only_the_needed_ones(wider_policy: Any) -> None:
+    # With the most favourable values, on whatever resource there is. What the role has less where
+    # nothing more is asked for, test_template.py says.
     context = {
         "ec2:NewInstanceProfile": profile("web"),
         "iam:PassedToService": "ec2.amazonaws.com",
@@ -239,8 +281,25 @@ def test_of_all_actions_of_all_services_it_allows_only_the_needed_ones(policy: A
     }
     # AWS lets everybody ask who they are, whatever any policy says.
     for_everybody = {"sts:GetCallerIdentity"}
-    allowed = iam.allowed_actions(policy, context)
-    assert allowed == {request.action for request in NEEDED} | for_everybody
+    allowed = iam.allowed_actions(wider_policy, context)
+    assert allowed == {request.action for request in NEEDED + NEEDED_WHEN_WIDER} | for_everybody
+
+
+# ---- The schedule's role ----
+
+
+def test_the_schedules_role_sends_to_the_two_queues_and_does_nothing_else() -> None:
+    given = {"AllowedProfiles": ["web"], "PassableRoles": [role("web")]}
+    (policy,) = cloudformation.deploy(given).properties("SweepRole")["Policies"]
+    text = json.dumps(policy["PolicyDocument"])
+    for attribute, arn in {"Queue.Arn": QUEUE, "DeadLetterQueue.Arn": DEAD_LETTER_QUEUE}.items():
+        assert f'"{attribute}"' in text
+        text = text.replace(f'"{attribute}"', f'"{arn}"')
+    document = json.loads(text)
+    sends = [Request("sqs:SendMessage", queue) for queue in (QUEUE, DEAD_LETTER_QUEUE)]
+    more = [Request("sqs:SendMessage", f"{QUEUE}2"), Request("sqs:ReceiveMessage", QUEUE)]
+    assert iam.allowed(document, sends + more) == sends
+    assert iam.allowed_actions(document, {}) == {"sqs:SendMessage", "sts:GetCallerIdentity"}
 
 
 # ---- The role and the code, pattern by pattern ----

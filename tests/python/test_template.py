@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,21 @@ GIVEN: dict[str, Any] = {
     "PassableRoles": [f"arn:aws:iam::{ACCOUNT}:role/web"],
 }
 PATTERNS = ["arn:*:iam::*:instance-profile/web", "arn:*:iam::*:instance-profile/app/*"]
+TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:alarms"
+BUS = f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/ops"
+# With everything that a parameter switches on.
+EVERYTHING = {
+    **GIVEN,
+    **{"SweepEvery": "1 hour", "Drift": "on", "Tracing": "Active"},
+    **{"AlarmTopicArn": TOPIC, "EventBusArn": BUS, "PolicyFile": "/opt/policy.yaml"},
+}
 RULES = ["StateChangeRule.Arn", "TagChangeRule.Arn"]
+DRIFT_RULE = "DriftRule.Arn"
+SENDS = {
+    "Effect": "Allow",
+    "Principal": {"Service": "events.amazonaws.com"},
+    "Action": "sqs:SendMessage",
+}
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +71,21 @@ def test_the_parameters_reach_the_function() -> None:
         "WRITES_PER_SECOND": 3,
         "WRITES_BURST": 90,
         "MAXIMUM_CONCURRENCY": "2",
+        "QUEUE_URL": "Queue",
         "DEAD_LETTER_QUEUE_URL": "DeadLetterQueue",
+        "OWN_ROLE": "FunctionRole.Arn",
     }
+
+
+def test_the_event_bus_is_left_out_when_empty_and_passed_on_when_given(stack: Stack) -> None:
+    assert "EVENT_BUS" not in environment(stack)
+    assert environment(cloudformation.deploy(EVERYTHING))["EVENT_BUS"] == BUS
+
+
+def test_tracing_is_passed_on(stack: Stack) -> None:
+    assert stack.properties("Function")["TracingConfig"] == {"Mode": "PassThrough"}
+    traced = cloudformation.deploy(EVERYTHING).properties("Function")
+    assert traced["TracingConfig"] == {"Mode": "Active"}
 
 
 def test_the_endpoint_is_left_out_when_empty_and_passed_on_when_given(stack: Stack) -> None:
@@ -134,39 +162,113 @@ def test_the_queues_are_encrypted_in_the_way_that_eventbridge_can_send_to(stack:
         assert "KmsMasterKeyId" not in queue
 
 
+@pytest.mark.parametrize(("drift", "expected"), [("off", RULES), ("on", [*RULES, DRIFT_RULE])])
 def test_each_rule_delivers_to_the_queue_and_what_fails_to_the_dead_letter_queue(
-    stack: Stack,
+    drift: str, expected: list[str]
 ) -> None:
-    rules = stack.of_type("AWS::Events::Rule")
-    assert [f"{name}.Arn" for name in rules] == RULES
+    rules = cloudformation.deploy(GIVEN, Drift=drift).of_type("AWS::Events::Rule")
+    assert [f"{name}.Arn" for name in rules] == expected
     for rule in rules.values():
         (target,) = rule["Targets"]
         assert target["Arn"] == "Queue.Arn"
         assert target["DeadLetterConfig"] == {"Arn": "DeadLetterQueue.Arn"}
 
 
+@pytest.mark.parametrize(("drift", "expected"), [("off", RULES), ("on", [*RULES, DRIFT_RULE])])
 @pytest.mark.parametrize("queue", ["Queue", "DeadLetterQueue"])
-def test_both_rules_may_send_to_both_queues_and_nobody_else(stack: Stack, queue: str) -> None:
+def test_the_rules_may_send_to_both_queues_and_nobody_else(
+    queue: str, drift: str, expected: list[str]
+) -> None:
     (policy,) = (
         policy
-        for policy in stack.of_type("AWS::SQS::QueuePolicy").values()
+        for policy in cloudformation.deploy(GIVEN, Drift=drift)
+        .of_type("AWS::SQS::QueuePolicy")
+        .values()
         if policy["Queues"] == [queue]
     )
     allow, deny = policy["PolicyDocument"]["Statement"]
-    assert allow | {"Sid": ""} == {
+    assert allow | {"Sid": ""} == SENDS | {
         "Sid": "",
-        "Effect": "Allow",
-        "Principal": {"Service": "events.amazonaws.com"},
-        "Action": "sqs:SendMessage",
         "Resource": f"{queue}.Arn",
-        "Condition": {"ArnEquals": {"aws:SourceArn": RULES}},
+        "Condition": {"ArnEquals": {"aws:SourceArn": expected}},
     }
     assert deny["Effect"] == "Deny"
     assert deny["Resource"] == f"{queue}.Arn"
     assert deny["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
 
 
+# ---- Sweeps ----
+
+SWEEPS = {"15 minutes": 900, "1 hour": 3600, "3 hours": 10800, "6 hours": 21600, "12 hours": 43200}
+SWEEPS |= {"1 day": 86400}
+
+
+def test_every_value_of_the_parameter_is_known_here() -> None:
+    parameter = cloudformation.template()["Parameters"]["SweepEvery"]
+    assert parameter["AllowedValues"] == ["never", *SWEEPS]
+    assert parameter["Default"] == "1 hour"
+
+
+@pytest.mark.parametrize("every", SWEEPS)
+def test_the_schedule_puts_a_sweep_on_the_queue(every: str) -> None:
+    stack = cloudformation.deploy(GIVEN, SweepEvery=every)
+    schedule = stack.properties("SweepSchedule")
+    assert schedule["ScheduleExpression"] == f"rate({every})"
+    assert schedule["FlexibleTimeWindow"] == {"Mode": "OFF"}
+    # A start date would keep a new stack's first sweep waiting.
+    assert "StartDate" not in schedule
+    target = schedule["Target"]
+    assert target["Arn"] == "Queue.Arn"
+    assert target["RoleArn"] == "SweepRole.Arn"
+    assert target["DeadLetterConfig"] == {"Arn": "DeadLetterQueue.Arn"}
+    sample = cloudformation.TEMPLATE.parent / "events" / "sweep.json"
+    assert json.loads(target["Input"]) == json.loads(sample.read_text()) == {"sweep": {}}
+
+
+def test_the_schedules_role_may_send_to_both_queues_and_is_for_this_account(stack: Stack) -> None:
+    role = stack.properties("SweepRole")
+    assert "ManagedPolicyArns" not in role
+    (trust,) = role["AssumeRolePolicyDocument"]["Statement"]
+    assert trust == {
+        "Effect": "Allow",
+        "Principal": {"Service": "scheduler.amazonaws.com"},
+        "Action": "sts:AssumeRole",
+        "Condition": {"StringEquals": {"aws:SourceAccount": ACCOUNT}},
+    }
+    (policy,) = role["Policies"]
+    (statement,) = policy["PolicyDocument"]["Statement"]
+    assert statement | {"Sid": ""} == {
+        "Sid": "",
+        "Effect": "Allow",
+        "Action": "sqs:SendMessage",
+        "Resource": ["Queue.Arn", "DeadLetterQueue.Arn"],
+    }
+
+
+def test_without_sweeps_nothing_of_theirs_is_made(stack: Stack) -> None:
+    without = cloudformation.deploy(GIVEN, SweepEvery="never").resources
+    gone = {"SweepSchedule", "SweepRole", "SweepMissingAlarm"}
+    assert set(stack.resources) - set(without) == gone
+    assert "SweepMissing" not in json.dumps(without)
+
+
 # ---- What the role allows ----
+
+
+SERVICES = ("ec2", "iam", "sqs", "events")
+# EC2 asks for PassRole; the poller, the runtime and Lambda's tracing work with the function's role.
+FOR_OTHERS = {
+    *{"iam:PassRole", "sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"},
+    *{"logs:CreateLogStream", "logs:PutLogEvents"},
+    *{"xray:PutTraceSegments", "xray:PutTelemetryRecords"},
+}
+# What the role has only when a parameter asks for it.
+ON_DEMAND = {"events:PutEvents", "xray:PutTraceSegments", "xray:PutTelemetryRecords"}
+
+
+def actions(stack: Stack) -> set[str]:
+    statements = stack.statements().values()
+    return {action for statement in statements for action in as_list(statement["Action"])}
 
 
 def operations_called() -> set[str]:
@@ -174,7 +276,7 @@ def operations_called() -> set[str]:
     source = "".join(adapter.read_text() for adapter in ADAPTERS)
     methods = set(re.findall(r"\.([a-z_]+)\(\)", source))
     session: Any = boto3.Session(region_name=REGION)
-    clients = {service: session.client(service) for service in ("ec2", "iam", "sqs")}
+    clients = {service: session.client(service) for service in SERVICES}
     return {
         f"{service}:{operation.removesuffix('Batch')}"
         for service, client in clients.items()
@@ -183,30 +285,37 @@ def operations_called() -> set[str]:
     }
 
 
-def test_the_role_allows_the_operations_that_the_code_calls_and_no_other(stack: Stack) -> None:
-    statements = stack.statements().values()
-    allowed = {action for statement in statements for action in as_list(statement["Action"])}
-    # EC2 asks for PassRole; the poller and the runtime work with the function's role.
-    for_others = {
-        *{"iam:PassRole", "sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"},
-        *{"logs:CreateLogStream", "logs:PutLogEvents"},
-    }
+def test_the_role_allows_the_operations_that_the_code_calls_and_no_other() -> None:
     called = operations_called()
-    assert len(called) == 9, "the source is not read as it should be"
-    assert allowed == called | for_others
+    assert {"ec2:DescribeInstances", "iam:GetInstanceProfile", "sqs:SendMessage"} <= called
+    assert len(called) >= 9, "the source is not read as it should be"
+    assert actions(cloudformation.deploy(EVERYTHING)) == called | FOR_OTHERS
 
 
-def test_the_role_has_only_its_own_statements(stack: Stack) -> None:
+def test_a_right_that_no_parameter_asks_for_is_not_given(stack: Stack) -> None:
+    assert actions(cloudformation.deploy(EVERYTHING)) - actions(stack) == ON_DEMAND
+
+
+def test_the_roles_have_only_their_own_statements(stack: Stack) -> None:
     role = stack.properties("FunctionRole")
     assert "ManagedPolicyArns" not in role
     assert stack.properties("Function")["Role"] == "FunctionRole.Arn"
-    assert list(stack.of_type("AWS::IAM::Role")) == ["FunctionRole"]
-    assert all(statement["Effect"] == "Allow" for statement in stack.statements().values())
+    assert set(stack.of_type("AWS::IAM::Role")) == {"FunctionRole", "SweepRole"}
+    everything = cloudformation.deploy(EVERYTHING).statements().values()
+    assert all(statement["Effect"] == "Allow" for statement in everything)
 
 
 def test_only_what_has_no_resources_is_allowed_on_all_resources(stack: Stack) -> None:
-    statements = stack.statements().items()
-    assert [sid for sid, statement in statements if statement["Resource"] == "*"] == ["Look"]
+    def on_all(stack: Stack) -> list[str]:
+        statements = stack.statements().items()
+        return [sid for sid, statement in statements if statement["Resource"] == "*"]
+
+    assert on_all(stack) == ["Look"]
+    assert on_all(cloudformation.deploy(EVERYTHING)) == ["Look", "SendTraces"]
+
+
+def test_only_the_given_bus_is_told() -> None:
+    assert cloudformation.deploy(EVERYTHING).statements()["NotifyTheBus"]["Resource"] == BUS
 
 
 def test_only_allowed_profiles_of_this_account_can_be_attached(stack: Stack) -> None:
@@ -258,6 +367,8 @@ def test_what_may_be_attached_has_no_default() -> None:
 
 # The function refuses the same at its start, where nobody sees it.
 WRONG_PATTERNS = ["", "/web", "app/", "/", "a b", "${x}", "arn:x", "web,db", "w\u0435b"]
+WRONG_TOPICS = ["alarms", "https://example.com", "arn:aws:sqs:us-east-1:123456789012:alarms"]
+WRONG_BUSES = ["ops", "default", f"arn:aws:events:{REGION}:{ACCOUNT}:rule/x", f"{BUS},{BUS}"]
 WRONG_TAG_KEYS = ["", "a" * 129, "a\nb", "aws:x", "AWS:x", "aWs:autoscaling:groupName"]
 
 
@@ -267,6 +378,8 @@ WRONG_TAG_KEYS = ["", "a" * 129, "a\nb", "aws:x", "AWS:x", "aWs:autoscaling:grou
         ("AllowedProfiles", ["web", "app/*", "w?b", "a/b/c"], WRONG_PATTERNS),
         ("ProfileTagKey", ["InstanceProfile", "my:team/profile", "awsome"], WRONG_TAG_KEYS),
         ("PolicyFile", ["", "/opt/policy.yaml", "/a b/c.yaml"], ["policy.yaml", "/", " /opt/x"]),
+        ("AlarmTopicArn", ["", TOPIC, TOPIC.replace("alarms", "a_b-c")], WRONG_TOPICS),
+        ("EventBusArn", ["", BUS, BUS.replace("ops", "default")], WRONG_BUSES),
         ("EndpointUrl", ["", "http://127.0.0.1:4566"], ["127.0.0.1:4566", "http://a b"]),
         (
             "PassableRoles",
@@ -288,3 +401,27 @@ def test_switching_to_enforce_keeps_every_other_parameter(stack: Stack) -> None:
     kept = set(re.findall(r"ParameterKey=(\w+),UsePreviousValue=true", command))
     assert "ParameterKey=Mode,ParameterValue=enforce" in command
     assert kept | {"Mode"} == set(cloudformation.template()["Parameters"])
+
+
+def test_each_parameter_is_in_a_group_and_has_a_label() -> None:
+    template = cloudformation.template()
+    interface = template["Metadata"]["AWS::CloudFormation::Interface"]
+    grouped = [name for group in interface["ParameterGroups"] for name in group["Parameters"]]
+    assert sorted(grouped) == sorted(interface["ParameterLabels"]) == sorted(template["Parameters"])
+
+
+def test_words_that_yaml_takes_for_truth_are_words() -> None:
+    # Unquoted, off and on are booleans to some readers of YAML.
+    assert cloudformation.template()["Parameters"]["Drift"]["AllowedValues"] == ["off", "on"]
+    assert cloudformation.template()["Parameters"]["Drift"]["Default"] == "off"
+
+
+def test_a_sweep_can_be_tried_without_any_change(stack: Stack) -> None:
+    command = stack.outputs["SweepCommand"]["Value"]
+    payload = re.search(r"--payload '([^']+)'", command)
+    assert payload
+    assert json.loads(payload[1]) == {"sweep": {}, "dry-run": True}
+    # Else the command line gives up when the function's timeout is reached, and tries once more.
+    wait = re.search(r"--cli-read-timeout (\d+)", command)
+    assert wait
+    assert int(wait[1]) > stack.properties("Function")["Timeout"]

@@ -1,0 +1,494 @@
+"""Alarms, dashboard and saved queries name only what the function emits, and say what to do."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+from textwrap import dedent
+from typing import Any
+
+import pytest
+
+import cloudformation
+from cloudformation import ACCOUNT, REGION, Stack
+
+ROOT = cloudformation.TEMPLATE.parent
+TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:alarms"
+GIVEN: dict[str, Any] = {
+    "AllowedProfiles": ["web"],
+    "PassableRoles": [f"arn:aws:iam::{ACCOUNT}:role/web"],
+}
+
+ALARMS = [
+    *["DeadLettersAlarm", "DeniedAlarm", "ContestedAlarm", "StuckAlarm", "SweepMissingAlarm"],
+    *["OldestMessageAlarm", "FunctionErrorsAlarm"],
+]
+QUERIES = ["WhatHappenedQuery", "ComesUpBareQuery", "WhatIsBlockedQuery"]
+
+# Each of our metrics has this dimension, and these one more in a second set.
+DIMENSION = "FunctionName"
+SECOND_DIMENSION = {"Blocked": "Reason", "Failed": "ErrorType"}
+# AWS's own metrics, by namespace and dimension.
+AWS_METRICS = {
+    ("AWS/SQS", "QueueName"): {
+        "ApproximateAgeOfOldestMessage",
+        "ApproximateNumberOfMessagesNotVisible",
+        "ApproximateNumberOfMessagesVisible",
+    },
+    ("AWS/Lambda", "FunctionName"): {"Errors"},
+}
+# Fields that Logs Insights and the log's JSON format give every line.
+OF_EVERY_LINE = {"@timestamp", "level", "message"}
+
+COLUMNS = 24
+
+
+@pytest.fixture(scope="module")
+def stack() -> Stack:
+    return cloudformation.deploy(GIVEN)
+
+
+# ---- What the sources say ----
+
+
+def read(file: str) -> str:
+    """A file of the project. Where it is missing the test fails, for it cannot check anything."""
+    path = ROOT / file
+    assert path.is_file(), f"{file} is not there"
+    return path.read_text()
+
+
+def namespace_in(source: str) -> str:
+    found = re.search(r'\bpub const NAMESPACE: &str\s*=\s*"([^"]+)";', source)
+    assert found, "the source has no NAMESPACE"
+    return found[1]
+
+
+def metrics_in(source: str) -> set[str]:
+    """The names of the metrics: an enum's variants, which serde writes as they are."""
+    found = re.search(r"#\[derive\([^]]*\bSerialize\b[^]]*\)\]\npub enum Metric \{\n(.*?)\n\}", source, re.DOTALL)
+    assert found, "the source has no enum Metric that is serialized"
+    names = re.findall(r"^    ([A-Z]\w*),$", found[1], re.MULTILINE)
+    assert names, "the enum Metric is not read as it should be"
+    return set(names)
+
+
+def fields_in(source: str) -> set[str]:
+    """The fields of tracing's events; `error.r#type` is error.type there. A variable is none."""
+    name = r"(?<![\w.#])(?<!\blet )(?<!\bmut )([a-z][\w#]*(?:\.[a-z][\w#]*)*)"
+    found = re.findall(rf"{name} =\s", source)
+    return {name.replace("r#", "") for name in found}
+
+
+def headings_in(markdown: str) -> set[str]:
+    return set(re.findall(r"^#{2,3} (\w+)$", markdown, re.MULTILINE))
+
+
+def emitted() -> set[str]:
+    return metrics_in(read("src/metrics.rs"))
+
+
+def logged() -> set[str]:
+    """What any log line of an instance or a sweep can have."""
+    return fields_in(read("src/report.rs")) | fields_in(read("src/handler/sweep.rs"))
+
+
+def test_the_sources_are_read_as_they_should_be() -> None:
+    source = dedent("""
+        pub const NAMESPACE: &str = "Sample";
+        #[derive(Debug, Clone, Serialize)]
+        pub enum Metric {
+            /// One of them.
+            One,
+            /// Another.
+            Two,
+        }
+        pub enum Other {
+            Three,
+        }
+        tracing::event!(level, instance.id = id, error.r#type = self.error(), outcome = "x", "{m}");
+        let reason = sweep.parts == 3;
+    """)
+    assert namespace_in(source) == "Sample"
+    assert metrics_in(source) == {"One", "Two"}
+    assert fields_in(source) >= {"instance.id", "error.type", "outcome"}
+    assert not {"sweep.parts", "reason"} & fields_in(source)
+    assert headings_in("# A\n\n## OneAlarm\n\ntext ## TwoAlarm\n### ThreeAlarm\n") == {
+        *{"OneAlarm", "ThreeAlarm"}
+    }
+
+
+# ---- Metrics ----
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric that something in the template names, with its dimensions."""
+
+    where: str
+    namespace: str
+    name: str
+    dimensions: tuple[tuple[str, str], ...]
+
+
+def metrics_of_alarms(stack: Stack) -> Iterator[Metric]:
+    for name, alarm in stack.of_type("AWS::CloudWatch::Alarm").items():
+        dimensions = tuple((each["Name"], each["Value"]) for each in alarm["Dimensions"])
+        yield Metric(name, alarm["Namespace"], alarm["MetricName"], dimensions)
+
+
+def metrics_of_dashboard(stack: Stack) -> Iterator[Metric]:
+    for widget in widgets(stack):
+        title = widget["properties"].get("title", "")
+        before: list[str] = []
+        for line in widget["properties"].get("metrics", []):
+            if isinstance(line[0], dict):
+                yield searched(title, line[0]["expression"])
+                continue
+            # A dot repeats what stands in the line above.
+            words = [
+                before[at] if word == "." else word
+                for at, word in enumerate(word for word in line if isinstance(word, str))
+            ]
+            dimensions = tuple(zip(words[2::2], words[3::2], strict=True))
+            yield Metric(title, words[0], words[1], dimensions)
+            before = words
+
+
+def searched(title: str, expression: str) -> Metric:
+    """What a SEARCH looks for; a dimension that it leaves open is `*`."""
+    found = re.fullmatch(
+        r"SEARCH\('\{([\w/]+),([\w,]+)\} MetricName=\"(\w+)\" (.+)', '(\w+)', \d+\)", expression
+    )
+    assert found, expression
+    given = dict(re.findall(r'(\w+)="([^"]+)"', found[4]))
+    names = found[2].split(",")
+    assert set(given) <= set(names)
+    return Metric(title, found[1], found[3], tuple((name, given.get(name, "*")) for name in names))
+
+
+def all_metrics(stack: Stack) -> list[Metric]:
+    return [*metrics_of_alarms(stack), *metrics_of_dashboard(stack)]
+
+
+def test_each_metric_is_one_that_the_function_or_aws_emits(stack: Stack) -> None:
+    ours, names = namespace_in(read("src/metrics.rs")), emitted()
+    found = all_metrics(stack)
+    assert len(found) > 25, "the template is not read as it should be"
+    for metric in found:
+        if metric.namespace == ours:
+            assert metric.name in names, metric
+        else:
+            (dimension,) = (name for name, _ in metric.dimensions)
+            assert metric.name in AWS_METRICS[metric.namespace, dimension], metric
+
+
+def test_each_metric_of_ours_has_dimensions_under_which_it_is_emitted(stack: Stack) -> None:
+    source = read("src/metrics.rs")
+    for dimension in (DIMENSION, *SECOND_DIMENSION.values()):
+        assert f'"{dimension}"' in source, f"no metric has the dimension {dimension}"
+    for metric in all_metrics(stack):
+        if metric.namespace == namespace_in(source):
+            sets = [{DIMENSION}]
+            if metric.name in SECOND_DIMENSION:
+                sets.append({DIMENSION, SECOND_DIMENSION[metric.name]})
+            assert {name for name, _ in metric.dimensions} in sets, metric
+
+
+def test_each_metric_is_of_this_stack(stack: Stack) -> None:
+    of_stack = {"FunctionName": {"Function"}, "QueueName": {"Queue", "DeadLetterQueue"}}
+    for metric in all_metrics(stack):
+        for name, value in metric.dimensions:
+            if name in of_stack:
+                assert value.removesuffix(".QueueName") in of_stack[name], metric
+
+
+def test_the_errors_that_alarms_wait_for_are_errors_of_the_function(stack: Stack) -> None:
+    (word,) = (
+        value
+        for metric in metrics_of_alarms(stack)
+        for name, value in metric.dimensions
+        if name == "ErrorType"
+    )
+    assert f'"{word}"' in read("src/report.rs") + read("src/cloud.rs")
+
+
+def test_the_dashboard_shows_what_operators_ask_for(stack: Stack) -> None:
+    shown = {metric.name for metric in metrics_of_dashboard(stack)}
+    assert shown >= {
+        *{"SweptRight", "SweptWrong", "SweptBlocked", "SweptStuck"},
+        *{"Associated", "Replaced", "Swapped", "Removed", "Planned", "TimeToAssociated"},
+        *{"Blocked", "Failed", "Contested", "NotRepaired", "NotificationsFailed"},
+        *{"ApproximateAgeOfOldestMessage", "ApproximateNumberOfMessagesVisible", "Errors"},
+    }
+    # An alarm that shows on no graph leaves a person without the past.
+    alone = {metric.name for metric in metrics_of_alarms(stack)} - shown
+    assert alone <= {"SweepCompleted"}
+
+
+# ---- Alarms ----
+
+
+def test_the_alarms_are_these(stack: Stack) -> None:
+    assert list(stack.of_type("AWS::CloudWatch::Alarm")) == ALARMS
+
+
+@pytest.mark.parametrize("name", ALARMS)
+def test_an_alarm_says_what_it_means_what_to_do_first_and_where_there_is_more(
+    stack: Stack, name: str
+) -> None:
+    description = stack.properties(name)["AlarmDescription"]
+    assert len(description) <= 1024, "CloudWatch takes no more"
+    assert " First: " in description
+    assert description.endswith(f" More: docs/RUNBOOK.md, {name}.")
+    assert name in headings_in(read("docs/RUNBOOK.md"))
+    # Other alarms that it sends a person to.
+    assert set(re.findall(r"\b(\w+Alarm)\b", description)) <= set(ALARMS)
+    for query in re.findall(r'saved query "([^"]+)"', description):
+        assert query in saved_queries(stack)
+
+
+def test_each_alarm_says_what_missing_data_means(stack: Stack) -> None:
+    alarms = stack.of_type("AWS::CloudWatch::Alarm")
+    treated = {name: alarm["TreatMissingData"] for name, alarm in alarms.items()}
+    expected = dict.fromkeys(ALARMS, "notBreaching")
+    # Only a sweep says something new of the stuck; that no sweep ends is the alarm itself.
+    expected |= {"StuckAlarm": "ignore", "SweepMissingAlarm": "breaching"}
+    assert treated == expected
+
+
+def test_alarms_tell_the_topic_if_there_is_one(stack: Stack) -> None:
+    for alarm in stack.of_type("AWS::CloudWatch::Alarm").values():
+        assert not {"AlarmActions", "OKActions", "InsufficientDataActions"} & set(alarm)
+    telling = cloudformation.deploy(GIVEN, AlarmTopicArn=TOPIC)
+    assert list(telling.of_type("AWS::CloudWatch::Alarm")) == ALARMS
+    for alarm in telling.of_type("AWS::CloudWatch::Alarm").values():
+        assert alarm["AlarmActions"] == alarm["OKActions"] == [TOPIC]
+
+
+@pytest.mark.parametrize(
+    ("every", "seconds"),
+    [
+        *[("15 minutes", 900), ("1 hour", 3600), ("3 hours", 10800)],
+        *[("6 hours", 21600), ("12 hours", 43200), ("1 day", 86400)],
+    ],
+)
+def test_a_missing_sweep_is_noticed_when_two_in_a_row_did_not_come(
+    every: str, seconds: int
+) -> None:
+    alarm = cloudformation.deploy(GIVEN, SweepEvery=every).properties("SweepMissingAlarm")
+    period, patience = alarm["Period"], alarm["Period"] * alarm["EvaluationPeriods"]
+    assert 2 * seconds < patience < 3 * seconds
+    # Sweeps have data in fewer periods than there are, so CloudWatch takes the others for breaching;
+    # otherwise it would look further back for data, and the alarm would be late.
+    assert patience / seconds + 1 < alarm["EvaluationPeriods"]
+    # CloudWatch's own limits.
+    assert period % 60 == 0
+    assert patience <= (86_400 if period < 3600 else 604_800)
+    assert every in alarm["AlarmDescription"]
+
+
+def test_an_alarm_holds_while_what_it_is_about_comes_again(stack: Stack) -> None:
+    def holds(name: str) -> int:
+        alarm = stack.properties(name)
+        assert alarm["DatapointsToAlarm"] == 1
+        return int(alarm["Period"] * (alarm["EvaluationPeriods"] - 1))
+
+    # The longest delay of a message; a truce, and the hour that its three corrections may take.
+    assert holds("DeniedAlarm") >= 15 * 60
+    assert holds("ContestedAlarm") >= 2 * 3600
+
+
+def test_an_error_that_stays_shows_in_as_many_periods_as_the_alarm_wants(stack: Stack) -> None:
+    alarm = stack.properties("FunctionErrorsAlarm")
+    again = stack.properties("Queue")["VisibilityTimeout"]
+    assert (alarm["EvaluationPeriods"] * alarm["Period"]) // again >= alarm["DatapointsToAlarm"]
+
+
+def test_the_age_that_alarms_is_far_below_the_one_at_which_messages_are_lost(stack: Stack) -> None:
+    threshold = stack.properties("OldestMessageAlarm")["Threshold"]
+    assert threshold == 4 * 3600 < stack.properties("Queue")["MessageRetentionPeriod"] / 12
+
+
+# ---- The dashboard ----
+
+
+def body(stack: Stack) -> Any:
+    return json.loads(stack.properties("Dashboard")["DashboardBody"])
+
+
+def widgets(stack: Stack) -> list[Any]:
+    found = body(stack)["widgets"]
+    assert isinstance(found, list)
+    return found
+
+
+@pytest.mark.parametrize("every", ["never", "1 hour"])
+def test_the_dashboards_body_is_json_without_anything_unresolved(every: str) -> None:
+    stack = cloudformation.deploy(GIVEN, SweepEvery=every)
+    text = stack.properties("Dashboard")["DashboardBody"]
+    assert json.loads(text)
+    # What is left is CloudWatch's own, for labels.
+    left = set(re.findall(r"\$\{([^}]*)\}", text))
+    assert left == {"PROP('Dim.Reason')", "PROP('Dim.ErrorType')"}
+
+
+def test_the_widgets_lie_on_the_grid_and_do_not_overlap(stack: Stack) -> None:
+    covered = []
+    for widget in widgets(stack):
+        x, y, width, height = (widget[key] for key in ("x", "y", "width", "height"))
+        assert x >= 0 and y >= 0 and width >= 1 and height >= 1 and x + width <= COLUMNS, widget
+        covered.append({(x + i, y + j) for i in range(width) for j in range(height)})
+    assert len(covered) > 8
+    for one, other in combinations(covered, 2):
+        assert not one & other
+    # And leave no hole, so that nothing moves up when CloudWatch draws them.
+    everything = set().union(*covered)
+    rows = max(y for _, y in everything) + 1
+    assert everything == {(x, y) for x in range(COLUMNS) for y in range(rows)}
+
+
+def test_the_first_row_is_the_alarms_and_the_fleet(stack: Stack) -> None:
+    row = [widget for widget in widgets(stack) if widget["y"] == 0]
+    top = sorted(row, key=lambda widget: widget["x"])
+    assert [widget["type"] for widget in top] == ["alarm", "metric"]
+    assert top[1]["properties"]["view"] == "singleValue"
+    labels = [line[-1]["label"] for line in top[1]["properties"]["metrics"]]
+    assert labels[:4] == ["right", "wrong", "blocked", "stuck"]
+
+
+@pytest.mark.parametrize("every", ["never", "1 hour"])
+def test_the_dashboard_shows_each_alarm_that_there_is(every: str) -> None:
+    stack = cloudformation.deploy(GIVEN, SweepEvery=every)
+    (shown,) = (widget for widget in widgets(stack) if widget["type"] == "alarm")
+    there = {f"{name}.Arn" for name in stack.of_type("AWS::CloudWatch::Alarm")}
+    assert set(shown["properties"]["alarms"]) == there
+    assert len(shown["properties"]["alarms"]) == len(there)
+
+
+def test_each_graph_is_of_the_stacks_region(stack: Stack) -> None:
+    for widget in widgets(stack):
+        if widget["type"] in ("metric", "log"):
+            assert widget["properties"]["region"] == REGION
+            assert widget["properties"]["title"]
+
+
+def test_the_dashboard_says_what_to_do(stack: Stack) -> None:
+    (text,) = (widget for widget in widgets(stack) if widget["type"] == "text")
+    markdown = text["properties"]["markdown"]
+    assert markdown.startswith("### What to do\n")
+    assert len(re.findall(r"^ ?\d\. ", markdown, re.MULTILINE)) == 5
+    for query in saved_queries(stack):
+        assert f"*{query}*" in markdown
+    for output in re.findall(r"output (\w+)", markdown):
+        assert output in stack.outputs
+
+
+def test_dashboards_of_two_regions_do_not_share_a_name(stack: Stack) -> None:
+    # An account's dashboards are named across its Regions.
+    assert stack.properties("Dashboard")["DashboardName"] == f"stack-{REGION}"
+
+
+@pytest.mark.parametrize(
+    ("partition", "host"),
+    [
+        ("aws", "console.aws.amazon.com"),
+        ("aws-cn", "console.amazonaws.cn"),
+        ("aws-us-gov", "console.amazonaws-us-gov.com"),
+    ],
+)
+def test_the_dashboards_address_is_the_partitions(partition: str, host: str) -> None:
+    outputs = cloudformation.deploy(GIVEN, partition).outputs
+    assert outputs["DashboardName"]["Value"] == "Dashboard"
+    assert outputs["DashboardUrl"]["Value"] == (
+        f"https://{REGION}.{host}/cloudwatch/home?region={REGION}#dashboards/dashboard/Dashboard"
+    )
+
+
+# ---- Queries ----
+
+
+def saved_queries(stack: Stack) -> dict[str, Any]:
+    """The saved queries, by their name without the stack's folder."""
+    found = stack.of_type("AWS::Logs::QueryDefinition").values()
+    return {query["Name"].removeprefix("stack/"): query for query in found}
+
+
+def texts(stack: Stack) -> dict[str, str]:
+    """Every query on the log, the dashboard's among them."""
+    found = {name: query["QueryString"] for name, query in saved_queries(stack).items()}
+    for widget in widgets(stack):
+        if widget["type"] == "log":
+            source, _, query = widget["properties"]["query"].partition(" | ")
+            assert source == "SOURCE 'LogGroup'"
+            found[widget["properties"]["title"]] = query
+    return found
+
+
+def fields_of(query: str) -> set[str]:
+    """The log's fields that a query reads: not its words, functions, strings and own names."""
+    query = re.sub(r"^ *#.*$", "", query, flags=re.MULTILINE)
+    quoted = set(re.findall(r"`([^`]+)`", query))
+    query = re.sub(r"`[^`]+`", " ", query)
+    query = re.sub(r'"[^"]*"', " ", query)
+    given = set(re.findall(r"\bas (\w+)", query))
+    words = set("fields filter stats sort limit by as and or not in like desc asc".split())
+    words |= {"ispresent", "count", "count_distinct", "latest", "earliest", "max", "min"}
+    bare = set(re.findall(r"@?[A-Za-z_][\w.]*", query))
+    dotted = {name for name in bare if "." in name}
+    assert not dotted, f"Logs Insights wants backquotes around {dotted}"
+    return quoted | bare - given - words
+
+
+def test_the_queries_are_read_as_they_should_be() -> None:
+    query = """# Put in an id.
+        fields @timestamp, `profile.from`, message
+        | filter `instance.id` = "i-0" and standing = "right"
+        | stats count_distinct(`instance.id`) as instances, max(@timestamp) as lately by reason
+        | sort instances desc | limit 5"""
+    assert fields_of(query) == {
+        *{"@timestamp", "profile.from", "message", "instance.id", "standing", "reason"}
+    }
+
+
+def test_the_saved_queries_are_these_and_in_the_stacks_folder(stack: Stack) -> None:
+    assert list(stack.of_type("AWS::Logs::QueryDefinition")) == QUERIES
+    for query in stack.of_type("AWS::Logs::QueryDefinition").values():
+        # What CloudWatch Logs takes for a name, with a folder.
+        assert re.fullmatch(r"stack/[^:*/]{1,200}", query["Name"])
+        assert query["LogGroupNames"] == ["LogGroup"]
+
+
+def test_each_field_that_a_query_reads_is_one_that_the_function_logs(stack: Stack) -> None:
+    known = logged() | OF_EVERY_LINE
+    assert len(texts(stack)) == 4
+    for name, query in texts(stack).items():
+        assert fields_of(query) <= known, name
+
+
+def test_what_happened_to_an_instance_takes_an_id_and_shows_its_story(stack: Stack) -> None:
+    query = saved_queries(stack)["what happened to an instance"]["QueryString"]
+    assert query.count("i-0123456789abcdef0") == 1
+    (shown,) = re.findall(r"^fields (.+)$", query, re.MULTILINE)
+    columns = [column.strip("` ") for column in shown.split(",")]
+    assert columns[:5] == ["@timestamp", "outcome", "reason", "profile.from", "profile.to"]
+    # The sentence is long, so it comes last.
+    assert columns[-1] == "message"
+
+
+def test_the_word_that_a_query_filters_by_is_one_that_the_function_logs(stack: Stack) -> None:
+    sources = "".join(path.read_text() for path in (ROOT / "src").rglob("*.rs"))
+    for query in texts(stack).values():
+        for word in re.findall(r'standing = "([^"]+)"', query):
+            assert f'"{word}"' in sources
+
+
+def test_an_emulator_which_knows_no_saved_queries_gets_none() -> None:
+    stack = cloudformation.deploy(GIVEN, EndpointUrl="http://127.0.0.1:4566")
+    assert stack.of_type("AWS::Logs::QueryDefinition") == {}
+    # And everything else.
+    missing = set(cloudformation.deploy(GIVEN).resources) - set(stack.resources)
+    assert missing == set(QUERIES)
