@@ -7,9 +7,10 @@ use serde::Serialize;
 
 use crate::census::{Census, Source, Standing};
 use crate::decide::Decision;
+use crate::failure::{Disposition, Failure};
 use crate::model::Tags;
 use crate::queue::QueueError;
-use crate::report::{Disposition, Failure, InstanceReport};
+use crate::report::InstanceReport;
 
 /// A bus that takes events.
 ///

@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::contest::Contests;
 use crate::decide::Patience;
 use crate::event::{Caller, Message, Origin, Payload, Reader, Reading, Trigger};
+use crate::failure::{Disposition, MALFORMED, chain};
 use crate::handler::sweep::Swept;
 use crate::handler::work::{Work, mode_for};
 use crate::metrics::{Metric, Tally};
@@ -31,7 +32,7 @@ use crate::profiles::Profiles;
 use crate::queue::Queues;
 use crate::reconcile::{Job, Reconciler};
 use crate::redelivery::{Redelivery, Undone};
-use crate::report::{Disposition, Entry, Failures, InstanceReport, MALFORMED, chain};
+use crate::report::{Entry, Failures, InstanceReport};
 
 /// What is not there yet is taken to be no more from this delivery on …
 const PATIENT_RECEIVES: u32 = 3;

@@ -20,7 +20,8 @@
 //! | [`sweep`], [`census`] | every instance of a Region, and the counts of what was seen |
 //! | [`launcher`] | what launched an instance that came up bare |
 //! | [`metrics`] | what an invocation did, in numbers |
-//! | [`report`] | how it ended: outcome, failure, log line, JSON |
+//! | [`failure`] | how it fails, and what that makes of the message |
+//! | [`report`] | how it ended: outcome, log line, JSON |
 //! | [`config`], [`handler`] | the environment, and Lambda's side of it |
 
 pub mod allow;
@@ -33,6 +34,7 @@ pub mod config;
 pub mod contest;
 pub mod decide;
 pub mod event;
+pub mod failure;
 pub mod handler;
 pub mod launcher;
 pub mod metrics;

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use auto_instance_profile::aws::Aws;
 use auto_instance_profile::config::Config;
+use auto_instance_profile::failure::chain;
 use auto_instance_profile::handler::Handler;
-use auto_instance_profile::report::chain;
 use lambda_runtime::tracing::subscriber::filter::{LevelFilter, Targets};
 use lambda_runtime::tracing::subscriber::prelude::*;
 use lambda_runtime::tracing::subscriber::{fmt, registry};

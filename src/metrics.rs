@@ -7,7 +7,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::census::{Census, Standing};
-use crate::report::{Failure, InstanceReport, Outcome};
+use crate::failure::Failure;
+use crate::report::{InstanceReport, Outcome};
 
 /// The namespace of all metrics.
 pub const NAMESPACE: &str = "AutoInstanceProfile";

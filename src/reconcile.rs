@@ -11,6 +11,7 @@ use crate::cloud::{Cloud, CloudError, ErrorKind, IDS_PER_READ};
 use crate::config::Mode;
 use crate::contest::{self, Contests};
 use crate::decide::{Decision, Different, Leave, Patience, Wait, decide, decide_unseen};
+use crate::failure::Failure;
 use crate::model::{
     Association, AssociationId, InstanceFacts, InstanceId, InstanceRef, Profile, ProfileRef, Tags,
 };
@@ -18,7 +19,7 @@ use crate::pace::{Pace, Turn, Verdict};
 use crate::policy::rule::Subject;
 use crate::policy::{Demand, Policy, Requirement};
 use crate::profiles::Profiles;
-use crate::report::{Cause, Failure, InstanceReport, Outcome};
+use crate::report::{Cause, InstanceReport, Outcome};
 
 /// Instances dealt with side by side: at 5 writes a second the last of them waits three seconds for its turn.
 const AT_ONCE: usize = 16;

@@ -11,8 +11,9 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::backoff::{self, Delivery, Next, WaitsFor};
 use crate::event::Message;
+use crate::failure::{MALFORMED, chain};
 use crate::queue::{DeadLetter, Hidden, Queues};
-use crate::report::{InstanceReport, MALFORMED, chain};
+use crate::report::InstanceReport;
 
 /// While a batch is worked on, its messages are hidden for this long at a time: where an execution environment dies, they
 /// come again soon and not after the queue's visibility timeout.

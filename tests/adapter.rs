@@ -13,12 +13,12 @@ use auto_instance_profile::aws::Aws;
 use auto_instance_profile::aws::cloud::AwsCloud;
 use auto_instance_profile::bus::{Bus, Kind, Notice};
 use auto_instance_profile::cloud::{Cloud, CloudError, ErrorKind, Fleet, Operation, Page};
+use auto_instance_profile::failure::chain;
 use auto_instance_profile::model::{
     self, Association, AssociationId, AssociationState, Instance, InstanceId, InstanceState,
     Keeper, ProfileName, QueueArn,
 };
 use auto_instance_profile::queue::{DeadLetter, Hidden, QueueError, Queues};
-use auto_instance_profile::report::chain;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};

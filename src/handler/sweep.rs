@@ -11,10 +11,11 @@ use crate::census::{Census, Progress, Standing, SweepRequest};
 use crate::cloud::{CloudError, Clouds, ErrorKind};
 use crate::config::Mode;
 use crate::event::{Caller, Message, invocation};
+use crate::failure::{Failure, chain};
 use crate::handler::{Handler, since_1970};
 use crate::queue::Queues;
 use crate::redelivery::Undone;
-use crate::report::{Entry, Failure, InstanceReport, chain};
+use crate::report::{Entry, InstanceReport};
 use crate::sweep::{PageReport, Sweep, entry};
 
 /// A page is begun only with this much time ahead: a thousand instances take EC2 seconds, and the smallest function two.

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use auto_instance_profile::cloud::{CloudError, ErrorKind, Operation};
 use auto_instance_profile::decide::{Decision, Patience};
+use auto_instance_profile::failure::Failure;
 use auto_instance_profile::handler::Handler;
 use auto_instance_profile::model::{InstanceId, InstanceRef, ProfileName, ProfileRef, Region};
-use auto_instance_profile::report::{Cause, Failure, InstanceReport, Outcome};
+use auto_instance_profile::report::{Cause, InstanceReport, Outcome};
 use serde_json::json;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};

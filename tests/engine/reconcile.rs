@@ -7,12 +7,13 @@ use auto_instance_profile::cloud::{Cloud, ErrorKind, MissingRight, Operation};
 use auto_instance_profile::config::Mode;
 use auto_instance_profile::contest::Contests;
 use auto_instance_profile::decide::Patience;
+use auto_instance_profile::failure::Disposition;
 use auto_instance_profile::model::{InstanceId, InstanceRef, Region, Tags};
 use auto_instance_profile::pace::{Limits, Pace};
 use auto_instance_profile::policy::{Policy, file};
 use auto_instance_profile::profiles::Profiles;
 use auto_instance_profile::reconcile::{Job, Reconciler};
-use auto_instance_profile::report::{Cause, Disposition, InstanceReport};
+use auto_instance_profile::report::{Cause, InstanceReport};
 use tokio::time::Instant;
 
 use crate::common::fake::FakeCloud;

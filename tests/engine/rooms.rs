@@ -104,7 +104,7 @@ fn forbidden(file: &str) -> &'static [&'static str] {
             "crate::decide",
             "crate::cloud",
         ],
-        "reconcile.rs" | "report.rs" => &[
+        "reconcile.rs" | "report.rs" | "failure.rs" => &[
             "aws_sdk_",
             "aws_config",
             "std::env",

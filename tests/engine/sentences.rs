@@ -9,6 +9,7 @@ use auto_instance_profile::census::Standing;
 use auto_instance_profile::cloud::{CloudError, ErrorKind, MissingRight, Operation};
 use auto_instance_profile::decide::{Decision, Different, Leave, Patience, Wait};
 use auto_instance_profile::event::Ignored;
+use auto_instance_profile::failure::{Disposition, Failure, chain};
 use auto_instance_profile::metrics;
 use auto_instance_profile::model::{
     AccountId, Association, AssociationId, AssociationState, Illegal, InstanceId, InstanceRef,
@@ -18,9 +19,7 @@ use auto_instance_profile::policy::file::{MAX_BYTES, check};
 use auto_instance_profile::policy::rule::{Mismatch, Skipped, Trait};
 use auto_instance_profile::policy::{InvalidProfile, Unusable};
 use auto_instance_profile::queue::QueueError;
-use auto_instance_profile::report::{
-    Cause, Disposition, Failure, Failures, FoundBy, InstanceReport, Outcome, STUCK, chain,
-};
+use auto_instance_profile::report::{Cause, Failures, FoundBy, InstanceReport, Outcome, STUCK};
 
 fn arn(name: &str) -> ProfileArn {
     ProfileArn::parse(&format!("arn:aws:iam::123456789012:instance-profile/{name}")).unwrap()

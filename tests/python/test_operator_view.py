@@ -213,7 +213,7 @@ def test_the_errors_that_alarms_wait_for_are_errors_of_the_function(stack: Stack
         for name, value in metric.dimensions
         if name == "ErrorType"
     )
-    assert f'"{word}"' in read("src/report.rs") + read("src/cloud.rs")
+    assert f'"{word}"' in read("src/failure.rs") + read("src/cloud.rs")
 
 
 def test_the_dashboard_shows_what_operators_ask_for(stack: Stack) -> None:

@@ -45,9 +45,9 @@ def outcomes() -> set[str]:
 
 
 def error_types() -> set[str]:
-    malformed = re.search(r'const MALFORMED: &str = "(\w+)";', (ROOT / "src/report.rs").read_text())
+    malformed = re.search(r'const MALFORMED: &str = "(\w+)";', (ROOT / "src/failure.rs").read_text())
     assert malformed
-    return words(body("report.rs", "error_type")) | {malformed[1]}
+    return words(body("failure.rs", "error_type")) | {malformed[1], "Misconfigured"}
 
 
 def reason_codes() -> set[str]:

@@ -9,6 +9,7 @@ pub mod config;
 pub mod contest;
 pub mod decide;
 pub mod event;
+pub mod failure;
 pub mod handler;
 pub mod launcher;
 pub mod metrics;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use auto_instance_profile::config::Mode;
 use auto_instance_profile::decide::{Decision, decide};
+use auto_instance_profile::failure::{Failure, chain};
 use auto_instance_profile::model::{
     AccountId, Association, AssociationId, AssociationState, Illegal, Instance, InstanceFacts,
     InstanceId, InstanceState, Keeper, Platform, Profile, ProfileArn, ProfileId, ProfileName,
@@ -14,7 +15,7 @@ use auto_instance_profile::policy::rule::{
     Manner, Rule, Subject, Target, WhenAbsent, WhenDifferent,
 };
 use auto_instance_profile::policy::{Demand, Policy, Requirement, Tagging};
-use auto_instance_profile::report::{Failure, InstanceReport, chain};
+use auto_instance_profile::report::InstanceReport;
 
 use crate::args::{Allowed, ExplainArgs, MadeUp};
 use crate::fleet::Place;

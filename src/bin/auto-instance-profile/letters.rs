@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use auto_instance_profile::event::{Caller, Origin, Payload, Reader, Reading};
+use auto_instance_profile::failure::{MALFORMED, chain};
 use auto_instance_profile::model::{InstanceId, InstanceRef, Region};
 use auto_instance_profile::queue::Letter;
-use auto_instance_profile::report::{MALFORMED, chain};
 use comfy_table::{Cell, Color};
 use serde::Serialize;
 

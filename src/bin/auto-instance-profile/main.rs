@@ -18,8 +18,8 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use auto_instance_profile::cloud::CloudError;
+use auto_instance_profile::failure::chain;
 use auto_instance_profile::queue::QueueError;
-use auto_instance_profile::report::chain;
 use clap::{CommandFactory, Parser};
 
 use crate::args::{Cli, Command, Shell};

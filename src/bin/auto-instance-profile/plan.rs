@@ -6,7 +6,8 @@ use std::io::{self, Write};
 
 use auto_instance_profile::census::Standing;
 use auto_instance_profile::decide::Decision;
-use auto_instance_profile::report::{Entry, InstanceReport, chain};
+use auto_instance_profile::failure::chain;
+use auto_instance_profile::report::{Entry, InstanceReport};
 use comfy_table::{Attribute, Cell, Color};
 use serde::Serialize;
 

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use auto_instance_profile::aws::Aws;
+use auto_instance_profile::failure::{MALFORMED, chain};
 use auto_instance_profile::model::Region;
 use auto_instance_profile::queue::{DeadLetters, Letter, QueueError};
-use auto_instance_profile::report::{MALFORMED, chain};
 use serde::Serialize;
 use tokio::time::Instant;
 

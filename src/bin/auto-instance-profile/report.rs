@@ -418,11 +418,12 @@ mod tests {
     use std::time::Duration;
 
     use auto_instance_profile::decide::{Decision, Patience};
+    use auto_instance_profile::failure::Failure;
     use auto_instance_profile::model::{
         Instance, InstanceFacts, InstanceId, InstanceRef, InstanceState, Keeper, Platform, Region,
         Tags,
     };
-    use auto_instance_profile::report::{Cause, Failure, Outcome};
+    use auto_instance_profile::report::{Cause, Outcome};
     use serde_json::{Value, json};
 
     use super::*;
