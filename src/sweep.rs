@@ -3,13 +3,15 @@
 
 mod snapshot;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use futures_util::future::try_join_all;
+use tokio::time::{Instant, timeout_at};
 
 use crate::census::{Entry, Standing};
-use crate::cloud::{Cloud, CloudError, Fleet, Page};
+use crate::cloud::{Cloud, CloudError, Fleet, IDS_PER_READ, Page};
 use crate::config::Mode;
 use crate::contest::Contests;
 use crate::decide::Patience;
@@ -27,6 +29,12 @@ use crate::sweep::snapshot::Snapshot;
 /// An association of a running instance is put into force within seconds. Where that takes longer than this, EC2 cannot
 /// assume the role.
 const STUCK_AFTER: Duration = Duration::from_mins(5);
+/// Pages of the list of all associations that are worth their time: twelve thousand instances.
+const LISTED_PAGES: usize = 12;
+/// Pages of instances that are read beside that list, and held: one takes two megabytes.
+const PAGES_AHEAD: usize = 4;
+/// Kept back, of the time for a page, to hand over what was decided.
+const TIME_TO_HAND_OVER: Duration = Duration::from_secs(5);
 /// A sweep writes nothing.
 const NO_WRITES: Limits = Limits { per_second: 1.0, burst: 1.0 };
 
@@ -47,19 +55,27 @@ pub struct Sweep<'a, C> {
     pub now_ns: i128,
 }
 
-/// A sweep under way: the associations as they were when it began, and the instances as they come.
+/// A sweep under way: what is known of associations, and the instances as they come.
 #[derive(Debug)]
 pub struct Pages<'a, C> {
     sweep: Sweep<'a, C>,
     filters: &'a [Filter],
-    /// Of each instance the one in force.
-    associations: HashMap<InstanceId, Association>,
-    /// Read already, side by side with the associations.
-    first: Option<Page<Instance>>,
+    associations: Associations,
+    /// Pages read ahead.
+    ahead: VecDeque<Result<Page<Instance>, CloudError>>,
     next: Next,
 }
 
-/// Where the next page begins.
+/// Where the associations are known from.
+#[derive(Debug)]
+enum Associations {
+    /// Of each instance of the Region the one in force, from the whole list.
+    Listed(HashMap<InstanceId, Association>),
+    /// EC2 is asked about each page's instances.
+    ByPage,
+}
+
+/// Where the next page to be read begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Next {
     Beginning,
@@ -77,62 +93,131 @@ pub struct PageReport {
 }
 
 impl<'a, C: Cloud + Fleet> Sweep<'a, C> {
-    /// Begins, or goes on at `from`: reads all associations, and the first page of instances beside them.
+    /// Begins, or goes on at `from`. A sweep of everything reads the list of all associations first, and pages of instances
+    /// beside it, which takes a tenth of the calls that asking page by page does; but only up to [`LISTED_PAGES`]: a
+    /// large fleet's list would take an invocation's time, and again in each that goes on.
     ///
     /// # Errors
-    /// The first call's that failed.
+    /// The call's that lists the associations.
     pub async fn begin(
         self,
         filters: &'a [Filter],
         from: Option<&str>,
     ) -> Result<Pages<'a, C>, CloudError> {
-        let (associations, first) =
-            tokio::try_join!(self.associations(), self.cloud.instances_page(filters, from))?;
         let next = from.map_or(Next::Beginning, |from| Next::At(from.to_owned()));
-        Ok(Pages { sweep: self, filters, associations, first: Some(first), next })
-    }
-
-    async fn associations(&self) -> Result<HashMap<InstanceId, Association>, CloudError> {
-        let mut in_force: HashMap<InstanceId, Association> = HashMap::new();
-        let mut from = None;
-        loop {
-            let page = self.cloud.associations_page(from.as_deref()).await?;
-            for row in page.rows {
-                // One row each, where a list of rows for each would take four times the memory.
-                let rows = match in_force.remove(&row.instance) {
-                    None => vec![row],
-                    Some(other) => vec![other, row],
-                };
-                if let Some(row) = Association::in_force(rows) {
-                    in_force.insert(row.instance.clone(), row);
+        let mut pages = Pages {
+            sweep: self,
+            filters,
+            associations: Associations::ByPage,
+            ahead: VecDeque::new(),
+            next,
+        };
+        if pages.next == Next::Beginning && filters.is_empty() {
+            let Pages { sweep, ahead, next, .. } = &mut pages;
+            let is_listed = AtomicBool::new(false);
+            let list = async {
+                let listed = sweep.list_associations().await;
+                is_listed.store(true, Ordering::Relaxed);
+                listed
+            };
+            let read_ahead = async {
+                while ahead.len() < PAGES_AHEAD && !is_listed.load(Ordering::Relaxed) {
+                    let Some(page) = sweep.read(filters, next).await else { break };
+                    let failed = page.is_err();
+                    ahead.push_back(page);
+                    if failed {
+                        break;
+                    }
                 }
-            }
-            from = page.next;
-            if from.is_none() {
-                return Ok(in_force);
+            };
+            let (listed, ()) = tokio::join!(list, read_ahead);
+            if let Some(listed) = listed? {
+                pages.associations = Associations::Listed(listed);
             }
         }
+        Ok(pages)
+    }
+
+    /// Of each instance the association in force; nothing, where the list is too long.
+    async fn list_associations(
+        &self,
+    ) -> Result<Option<HashMap<InstanceId, Association>>, CloudError> {
+        let mut in_force = HashMap::new();
+        let mut from = None;
+        for _ in 0..LISTED_PAGES {
+            let page = self.cloud.associations_page(from.as_deref()).await?;
+            keep_those_in_force(&mut in_force, page.rows);
+            from = page.next;
+            if from.is_none() {
+                return Ok(Some(in_force));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The next page, and where the one behind it begins; nothing after the last. After an error the same page is next.
+    async fn read(
+        &self,
+        filters: &[Filter],
+        next: &mut Next,
+    ) -> Option<Result<Page<Instance>, CloudError>> {
+        let from = match &*next {
+            Next::Beginning => None,
+            Next::At(from) => Some(from.as_str()),
+            Next::End => return None,
+        };
+        let page = self.cloud.instances_page(filters, from).await;
+        if let Ok(page) = &page {
+            *next = page.next.clone().map_or(Next::End, Next::At);
+        }
+        Some(page)
     }
 }
 
 impl<C: Cloud + Fleet> Pages<'_, C> {
-    /// The next page, of which each instance is decided about by then; nothing after the last. After an error the same
-    /// page is next.
+    /// The next page, of which each instance is decided about by then; nothing after the last. The page behind it is read
+    /// meanwhile.
     ///
     /// # Errors
-    /// The call's that lists the instances. What fails for one instance is in its report.
+    /// The call's that lists the instances or asks for their associations. What fails for one instance is in its report.
     pub async fn next(&mut self, deadline: Instant) -> Result<Option<PageReport>, CloudError> {
-        let page = match (self.first.take(), &self.next) {
-            (Some(page), _) => page,
-            (None, Next::End) => return Ok(None),
-            (None, Next::Beginning) => self.sweep.cloud.instances_page(self.filters, None).await?,
-            (None, Next::At(from)) => {
-                self.sweep.cloud.instances_page(self.filters, Some(from)).await?
+        let Self { sweep, filters, associations, ahead, next } = self;
+        let page = match ahead.pop_front() {
+            Some(page) => page?,
+            None => match sweep.read(filters, next).await {
+                Some(page) => page?,
+                None => return Ok(None),
+            },
+        };
+        let Page { rows, next: behind } = page;
+        let look = sweep.look_at(rows, associations, deadline);
+        let read_ahead = async {
+            if ahead.is_empty()
+                && let Some(page) = sweep.read(filters, next).await
+            {
+                ahead.push_back(page);
             }
         };
-        self.next = page.next.clone().map_or(Next::End, Next::At);
-        let reports = self.sweep.look_at(page.rows, &mut self.associations, deadline).await;
-        Ok(Some(PageReport { reports, next: page.next }))
+        // What is decided must not be lost for the sake of a page that does not come.
+        let until = deadline.checked_sub(TIME_TO_HAND_OVER).unwrap_or(deadline);
+        let (reports, _) = tokio::join!(look, timeout_at(until, read_ahead));
+        Ok(Some(PageReport { reports: reports?, next: behind }))
+    }
+}
+
+/// Adds rows to those in force. One row each, where a list of rows for each instance would take four times the memory.
+fn keep_those_in_force(
+    in_force: &mut HashMap<InstanceId, Association>,
+    rows: impl IntoIterator<Item = Association>,
+) {
+    for row in rows {
+        let rows = match in_force.remove(&row.instance) {
+            None => vec![row],
+            Some(other) => vec![other, row],
+        };
+        if let Some(row) = Association::in_force(rows) {
+            in_force.insert(row.instance.clone(), row);
+        }
     }
 }
 
@@ -141,10 +226,23 @@ impl<C: Cloud> Sweep<'_, C> {
     async fn look_at(
         &self,
         instances: Vec<Instance>,
-        associations: &mut HashMap<InstanceId, Association>,
+        associations: &Associations,
         deadline: Instant,
-    ) -> Vec<InstanceReport> {
+    ) -> Result<Vec<InstanceReport>, CloudError> {
         let ids: Vec<InstanceId> = instances.iter().map(|instance| instance.id.clone()).collect();
+        let asked;
+        let associations = match associations {
+            Associations::Listed(listed) => listed,
+            Associations::ByPage => {
+                let calls = ids.chunks(IDS_PER_READ).map(|ids| self.cloud.associations(ids));
+                let mut in_force = HashMap::with_capacity(ids.len());
+                for rows in try_join_all(calls).await? {
+                    keep_those_in_force(&mut in_force, rows);
+                }
+                asked = in_force;
+                &asked
+            }
+        };
         let facts = instances.into_iter().map(|instance| {
             // An instance is on one page, unless it is on two of them because others came and went.
             let association = associations.get(&instance.id).cloned();
@@ -176,7 +274,7 @@ impl<C: Cloud> Sweep<'_, C> {
             report.is_stuck = report.standing() == Standing::Right
                 && report.facts.as_ref().is_some_and(|facts| is_stuck(facts, self.now_ns));
         }
-        reports
+        Ok(reports)
     }
 }
 

@@ -1308,7 +1308,8 @@ async fn a_large_fleet_is_reported_on_in_pages_and_filters_narrow_it() {
         (&report["counts"]["right"], &report["counts"]["wrong"]),
         (&json!(250), &json!(200))
     );
-    assert_eq!(wire.requests_of("DescribeIamInstanceProfileAssociations").len(), 3);
+    // Where filters narrow it, the associations of each page are asked for.
+    assert_eq!(wire.requests_of("DescribeIamInstanceProfileAssociations").len(), 5);
     let lists = wire.requests_of("DescribeInstances");
     assert_eq!(lists.len(), 5);
     assert!(lists.iter().all(|list| list.parameters["Filter.1.Value.1"] == "web"));

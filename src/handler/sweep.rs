@@ -125,17 +125,7 @@ impl<A: Clouds + Queues + Bus> Handler<A> {
         progress.parts += 1;
         let begin = timeout_at(deadline, sweep.begin(&request.filters, progress.next.as_deref()));
         let mut pages = match begin.await {
-            Ok(Ok(pages)) => pages,
-            // A page's token does not live for ever, and an account's counts not without the pages before it.
-            Ok(Err(CloudError { kind: ErrorKind::Rejected, .. })) if progress.next.is_some() => {
-                tracing::warn!(
-                    message.id = message_id,
-                    "EC2 refuses to go on: the sweep begins anew"
-                );
-                let anew = SweepRequest { progress: Progress::default(), ..request.clone() };
-                return Box::pin(self.sweep(&anew, message, caller, deadline)).await;
-            }
-            Ok(Err(error)) => return Err(look_failed(error)),
+            Ok(pages) => pages.map_err(|error| SweepError::Look(Failure::Cloud(error)))?,
             Err(_) => return Err(SweepError::Look(Failure::OutOfTime)),
         };
         let mut part = Part { mode, message_id, instances: Vec::new(), queued: 0 };
@@ -155,6 +145,17 @@ impl<A: Clouds + Queues + Bus> Handler<A> {
             };
             let page = match looked {
                 Ok(page) => page,
+                // A page's token does not live for ever.
+                Err(Failure::Cloud(CloudError { kind: ErrorKind::Rejected, .. }))
+                    if pages_seen == 0 && request.progress.next.is_some() =>
+                {
+                    tracing::warn!(
+                        message.id = message_id,
+                        "EC2 refuses to go on: the sweep begins anew"
+                    );
+                    let anew = SweepRequest { progress: Progress::default(), ..request.clone() };
+                    return Box::pin(self.sweep(&anew, message, caller, deadline)).await;
+                }
                 // What was seen until here need not be seen again.
                 Err(failure) if pages_seen > 0 => {
                     tracing::warn!(message.id = message_id, "a page is left: {}", chain(&failure));
@@ -303,8 +304,4 @@ fn settled(mut page: PageReport) -> Result<PageReport, Failure> {
         }
         None => Ok(page),
     }
-}
-
-fn look_failed(error: CloudError) -> SweepError {
-    SweepError::Look(Failure::Cloud(error))
 }
