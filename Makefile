@@ -18,7 +18,7 @@ REGION := AWS_DEFAULT_REGION=us-east-1
 NEWEST_GLIBC := 34
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test format lint unit fuzz soak supply licenses template python bench bench-policy bench-start bench-storm build deploy clean need-rust need-python
+.PHONY: help venv demo test format lint unit fuzz soak supply licenses pictures template python bench bench-policy bench-start bench-storm bench-sweep build deploy clean need-rust need-python
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,12 +31,12 @@ test: format lint supply unit fuzz template python ## everything that must pass 
 
 format: need-rust ## check the formatting
 	cargo fmt --check
-	@for package in benches/policy benches/start benches/storm examples/plain-sdk fuzz; do \
+	@for package in benches/policy benches/start benches/storm benches/sweep examples/plain-sdk fuzz; do \
 	cargo fmt --check --manifest-path $$package/Cargo.toml || exit 1; done
 
 lint: need-rust ## clippy, warnings as errors
 	cargo clippy --locked --all-targets --features cli -- -D warnings
-	@for package in start storm; do cargo clippy --locked --quiet --target-dir $(BENCHES) \
+	@for package in start storm sweep; do cargo clippy --locked --quiet --target-dir $(BENCHES) \
 	--manifest-path benches/$$package/Cargo.toml -- -D warnings || exit 1; done
 
 unit: need-rust ## the Rust tests
@@ -59,6 +59,9 @@ supply: need-rust $(STAMP) ## what comes in from others: licences, bans, sources
 licenses: need-rust ## write docs/LICENSES.md, the licences of what ships
 	$(PYTHON) docs/licenses.py
 
+pictures: $(STAMP) ## draw docs/dashboard.svg by the template's dashboard
+	$(BIN)/python docs/dashboard.py
+
 template: $(STAMP) ## the template's linters; each check that is skipped says why, in the template
 	$(REGION) sam validate --lint
 	checkov --file template.yaml --framework cloudformation --skip-download --compact --quiet
@@ -66,8 +69,8 @@ template: $(STAMP) ## the template's linters; each check that is skipped says wh
 python: need-rust $(STAMP) ## the template's tests and the end-to-end tests
 	pytest
 
-bench: bench-policy bench-start bench-storm ## all benchmarks; writes their tables into docs/PERFORMANCE.md
-	@for part in policy start storm; do $(BIN)/python benches/report.py $$part < $(BENCHES)/$$part.md; done
+bench: bench-policy bench-start bench-storm bench-sweep ## all benchmarks; writes their tables into docs/PERFORMANCE.md
+	@for part in policy start storm sweep; do $(BIN)/python benches/report.py $$part < $(BENCHES)/$$part.md; done
 	$(BIN)/python benches/cost.py $(BENCHES)/start.json $(BENCHES)/storm.json > $(BENCHES)/cost.md
 	@cat $(BENCHES)/cost.md
 	@$(BIN)/python benches/report.py cost < $(BENCHES)/cost.md
@@ -88,6 +91,12 @@ bench-storm: need-rust ## up to 20,000 instances launched at once, simulated
 	@mkdir -p $(BENCHES)
 	$(RUN_BENCH) benches/storm/Cargo.toml -- --json $(BENCHES)/storm.json --svg docs/storm.svg > $(BENCHES)/storm.md
 	@cat $(BENCHES)/storm.md
+
+bench-sweep: need-rust ## sweeps of 10,000 and 100,000 instances, at Lambda's share
+	cargo build --release --locked --bin bootstrap
+	@mkdir -p $(BENCHES)
+	$(RUN_BENCH) benches/sweep/Cargo.toml -- --json $(BENCHES)/sweep.json > $(BENCHES)/sweep.md
+	@cat $(BENCHES)/sweep.md
 
 build: need-rust $(STAMP) ## the release build, ready to deploy
 	sam build

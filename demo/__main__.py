@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from demo import decisions, fleet, stack
 from demo.console import Failure, fail, say, step, table
+from demo.decisions import Decision
 from demo.fleet import Case, Result
 
 # What a shell answers for a program that Ctrl-C ended.
@@ -67,20 +69,96 @@ def _demonstrate() -> list[str]:
 def _on(cloud: stack.Cloud, scratch: Path) -> list[str]:
     with step("Making instance profiles and instances"):
         fleet.make_profiles(cloud)
-        cases = fleet.launch(cloud)
+        cases = fleet.launch(cloud, fleet.CASES)
     with step("Deploying template.yaml with `sam deploy`"):
         deployed = stack.deploy(cloud, _parameters(cloud), scratch)
-    before = fleet.profiles_of(cloud)
+    problems = _events(deployed, cases)
+    with step("Launching 3 more instances, of which no event tells"):
+        missed = fleet.launch(cloud, fleet.MISSED)
+    problems += _sweep(deployed, missed)
+    problems += _sweep_as_dry_run(deployed, len(cases) + len(missed))
+    return problems + _report(cloud, [*cases, *missed], scratch)
+
+
+def _events(deployed: stack.Stack, cases: Mapping[str, Case]) -> list[str]:
+    """Each instance is brought right by the event that tells of it."""
+    before = fleet.profiles_of(deployed.cloud)
     with step(f"Sending {len(cases)} sample events through the queue, and waiting for the work"):
-        deployed.send([fleet.sample_event(case.event, id) for id, case in cases.items()])
+        events = {id: case.event for id, case in cases.items() if case.event}
+        deployed.send([fleet.sample_event(event, id) for id, event in events.items()])
         found = decisions.wait_for(deployed, cases.keys())
-    after = fleet.profiles_of(cloud)
+    say(f"\nThe policy, {fleet.POLICY.relative_to(stack.ROOT)}, says:\n\n{_policy()}\n")
+    return _outcome(deployed, cases, before, found)
+
+
+def _sweep(deployed: stack.Stack, missed: Mapping[str, Case]) -> list[str]:
+    """Instances of which no event tells are found by the next sweep."""
+    before = fleet.profiles_of(deployed.cloud)
+    message = deployed.schedule_message()
+    text = json.dumps(message)
+    with step(f"Sending the schedule's {text} through the queue, and waiting until that is empty"):
+        deployed.send([message])
+        found = decisions.wait_for(deployed, missed.keys())
+    sweeps = decisions.sweeps(deployed)
+    problems = []
+    for sweep in sweeps:
+        sources = [f"{source} ({count})" for source, count in sweep.bare_sources.items()]
+        say(f"\nThe log says: {sweep.message}\nLaunched bare by {', '.join(sources)}\n")
+        if (sweep.wrong, sweep.blocked, len(sources)) != (2, 2, 1):
+            problems.append(f"    the sweep should find 2 wrong, 2 blocked, 1 source: {sweep}")
+    if len(sweeps) != 1:
+        problems.append(f"    there should be one sweep: {sweeps}")
+    return problems + _outcome(deployed, missed, before, found)
+
+
+def _sweep_as_dry_run(deployed: stack.Stack, instances: int) -> list[str]:
+    """Then there is nothing to do, but for a person."""
+    payload = {"sweep": {}, "dry-run": True}
+    with step(f"Sweeping once more, by an invocation with {json.dumps(payload)}"):
+        found = deployed.invoke(payload)["sweep"]
+    left = sum(found["left"].values())
+    blocked = " ".join(f"{count} blocked ({why})" for why, count in found["blocked"].items())
+    say(
+        f"\nIt answers: {found['instances']} instances, {found['right']} right, "
+        f"{found['wrong']} to be changed, {blocked}, {left} left alone\n"
+    )
+    expected = {
+        **{"completed": True, "instances": instances, "right": instances - left - 2, "wrong": 0},
+        **{"blocked": {"not-allowed": 2}, "failed": {}, "stuck": 0},
+    }
+    return [
+        f"    dry run: {what} should be {wanted} and is {found.get(what)}"
+        for what, wanted in expected.items()
+        if found.get(what) != wanted
+    ]
+
+
+def _report(cloud: stack.Cloud, ids: Sequence[str], scratch: Path) -> list[str]:
+    """The same from outside, as a person would look."""
+    # Last, so that nobody waits for it who came for the rest.
+    with step("Building the command-line tool (the first time about four minutes)"):
+        tool = stack.build_tool()
+    stack.REPORT.unlink(missing_ok=True)
+    with step("Running its report, which looks for itself"):
+        command, printed = stack.report(tool, cloud, fleet.POLICY, fleet.ALLOWED_PROFILES, scratch)
+    say(f"\n$ {command}\n\n{printed.strip()}")
+    page = stack.REPORT.read_text()
+    return [f"    the report's page lacks {id}" for id in ids if id not in page]
+
+
+def _outcome(
+    deployed: stack.Stack,
+    cases: Mapping[str, Case],
+    before: Mapping[str, str],
+    found: Mapping[str, Decision],
+) -> list[str]:
+    """Shows what became of each instance; answers where that is not what must."""
+    after = fleet.profiles_of(deployed.cloud)
     results = {
         instance: Result(after.get(instance), line.decision, line.rule, line.reason)
         for instance, line in found.items()
     }
-    say(f"\nThe policy, {fleet.POLICY.relative_to(stack.ROOT)}, says:\n\n{_policy()}")
-    say("\n" + _table(cases, before, results))
+    say(f"{_table(cases, before, results)}\n")
     return [
         problem
         for instance, case in cases.items()

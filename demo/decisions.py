@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from demo.console import Failure
@@ -24,6 +24,17 @@ class Decision:
     reason: str
 
 
+@dataclass(frozen=True)
+class Sweep:
+    """The log line about a whole sweep."""
+
+    message: str
+    wrong: int
+    blocked: int
+    bare_sources: Mapping[str, int]
+    """What launches instances without a profile, and how many."""
+
+
 def wait_for(stack: Stack, instances: Collection[str]) -> dict[str, Decision]:
     """Waits until the log tells of every instance and the queue is empty."""
     deadline = time.monotonic() + WAIT_SECONDS
@@ -39,6 +50,23 @@ def wait_for(stack: Stack, instances: Collection[str]) -> dict[str, Decision]:
                 f"queue holds {stack.waiting()} messages. The log's last lines:\n{log}"
             )
         time.sleep(0.5)
+
+
+def sweeps(stack: Stack) -> list[Sweep]:
+    """What the log tells of the sweeps that reached their end."""
+    return [sweep for sweep in map(_sweep, stack.log()) if sweep]
+
+
+def _sweep(line: str) -> Sweep | None:
+    try:
+        fields = json.loads(line)
+        sources = json.loads(fields["sweep.bare_sources"])
+        by_source = {source["source"]: source["count"] for source in sources}
+        return Sweep(
+            fields["message"], fields["sweep.wrong"], fields["sweep.blocked"], by_source
+        )
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def parse(line: str) -> Decision | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,14 +38,16 @@ class Result:
 
 @dataclass(frozen=True)
 class Case:
-    """An instance, the event that tells of it, and what must come of it."""
+    """An instance, the event that tells of it, if any does, and what must come of it."""
 
     name: str
     before: str | None
     tags: Mapping[str, str]
-    event: str
+    event: str | None
     result: Result
     stopped: bool = field(default=False, kw_only=True)
+    group: str | None = field(default=None, kw_only=True)
+    """The Auto Scaling group that launched it."""
 
 
 RUNNING, STOPPED, TAGGED = "instance-running.json", "instance-stopped.json", "tags-changed.json"
@@ -80,6 +82,16 @@ CASES = [
     Case("in a cluster", "node", {"eks:cluster-name": "main"}, RUNNING,
          Result("node", "leave", None, "ignored-by-policy")),
 ]
+
+# Their events got lost, or somebody changed them afterwards.
+MISSED = [
+    Case("missed, bare", None, _named("web"), None,
+         Result("web", "associate", "named-by-tag", "bare"), group="web-asg"),
+    Case("missed, wrong", "web-old", _named("web"), None,
+         Result("web", "replace", "named-by-tag", "other-profile")),
+    Case("missed, blocked", None, _named("admin"), None,
+         Result(None, "leave", "named-by-tag", "not-allowed")),
+]
 # fmt: on
 
 
@@ -95,13 +107,16 @@ def make_profiles(cloud: Cloud) -> None:
         iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
 
 
-def launch(cloud: Cloud) -> dict[str, Case]:
+def launch(cloud: Cloud, cases: Sequence[Case]) -> dict[str, Case]:
     """Launches the instance of each case; answers the cases by instance id."""
-    return {_launch(cloud.client("ec2"), case): case for case in CASES}
+    ec2 = cloud.client("ec2")
+    return {_launch(ec2, case): case for case in cases}
 
 
 def _launch(ec2: Any, case: Case) -> str:
     tags = {"Name": case.name, **case.tags}
+    if case.group:
+        tags["aws:autoscaling:groupName"] = case.group
     specification = {
         "ResourceType": "instance",
         "Tags": [{"Key": key, "Value": value} for key, value in tags.items()],

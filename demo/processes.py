@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -31,11 +31,17 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def run(command: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path) -> None:
+def run(
+    command: Sequence[str],
+    log: Path,
+    env: Mapping[str, str],
+    cwd: Path,
+    good: Collection[int] = (0,),
+) -> None:
     """Runs a command to its end, its output in a log whose last lines are shown when it fails."""
     with log.open("wb") as output, _group(command, output, env, cwd) as process:
         status = process.wait()
-    if status != 0:
+    if status not in good:
         raise Failure(f"`{' '.join(command)}` ended with status {status}:\n{tail(log)}")
 
 

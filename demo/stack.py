@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,9 @@ ACCOUNT = "000000000000"  # the emulator's
 MESSAGES_AT_ONCE = 10
 
 ARCHITECTURE = "arm64" if platform.machine() in ("aarch64", "arm64") else "x86_64"
+
+TOOL = "auto-instance-profile"
+REPORT = STATE / "report.html"
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,29 @@ class Stack:
             )
             if len(answer.get("Successful", [])) != len(some):
                 raise Failure(f"the queue did not take every event: {answer}")
+
+    def schedule_message(self) -> Mapping[str, Any]:
+        """What the stack's schedule puts on the queue."""
+        scheduler = self.cloud.client("scheduler")
+        targets = [
+            scheduler.get_schedule(Name=found["Name"], GroupName=found["GroupName"])["Target"]
+            for found in scheduler.list_schedules()["Schedules"]
+        ]
+        if len(targets) != 1:
+            raise Failure(f"the stack should have one schedule: {targets}")
+        message = json.loads(targets[0]["Input"])
+        assert isinstance(message, dict)
+        return message
+
+    def invoke(self, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Invokes the function, as a person would, and answers what it answered."""
+        answer = self.cloud.client("lambda").invoke(
+            FunctionName=self.outputs["FunctionName"], Payload=json.dumps(payload)
+        )
+        answered = json.loads(answer["Payload"].read())
+        if "FunctionError" in answer or not isinstance(answered, dict):
+            raise Failure(f"the function answered {payload} with {answered}")
+        return answered
 
     def waiting(self) -> int:
         """How many messages the queue holds, those at work included."""
@@ -115,6 +142,31 @@ def build() -> None:
     command = ["sam", "build", "--template", str(ROOT / "template.yaml"), "--build-dir", str(BUILD)]
     overrides = ["--parameter-overrides", f"Architecture={ARCHITECTURE}"]
     run([*command, *overrides], STATE / "build.log", env, ROOT)
+
+
+def build_tool() -> Path:
+    """Builds the command-line tool, unless TOOL_BINARY names it; answers where it is."""
+    if named := os.environ.get("TOOL_BINARY"):
+        return Path(named).resolve()
+    # Where cargo-lambda builds: what the function and the tool have in common is built once.
+    machine = "aarch64" if ARCHITECTURE == "arm64" else "x86_64"
+    target = f"{machine}-unknown-linux-gnu"
+    features = ["--features", "cli", "--bin", TOOL]
+    command = ["cargo", "build", "--locked", "--target", target, *features]
+    run(command, STATE / "build-tool.log", environment(), ROOT)
+    folder = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    return folder / target / "debug" / TOOL
+
+
+def report(tool: Path, cloud: Cloud, policy: Path, allowed: str, scratch: Path) -> tuple[str, str]:
+    """Has the tool report on the fleet, as a page too; answers the command and what it printed."""
+    words = ["report", str(policy.relative_to(ROOT)), "--allowed", allowed]
+    words += ["--html", str(REPORT.relative_to(ROOT))]
+    env = environment() | {"AWS_ENDPOINT_URL": cloud.endpoint}
+    log = scratch / "report.log"
+    # Status 2: something is not right, which is so with what is blocked.
+    run([str(tool), *words], log, env, ROOT, good=(0, 2))
+    return shlex.join([TOOL, *words]), log.read_text()
 
 
 @contextmanager

@@ -28,6 +28,19 @@ pub enum WaitsFor {
     Nothing,
 }
 
+impl WaitsFor {
+    /// Whether time alone brings nothing.
+    #[must_use]
+    pub fn needs_a_person(self) -> bool {
+        match self {
+            Self::Right | Self::Nothing => true,
+            Self::Turn | Self::Rate | Self::Repair | Self::Creation | Self::Calm | Self::Truce => {
+                false
+            }
+        }
+    }
+}
+
 impl fmt::Display for WaitsFor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -5,7 +5,7 @@ use std::future::Future;
 
 use serde::Serialize;
 
-use crate::census::{Census, Source, Standing};
+use crate::census::{Census, Source, Standing, SweepRequest};
 use crate::decide::Decision;
 use crate::failure::{Disposition, Failure};
 use crate::model::Tags;
@@ -96,6 +96,7 @@ struct InstanceDetail<'a> {
 struct SweepDetail<'a> {
     version: &'static str,
     mode: &'static str,
+    filters: BTreeMap<&'a str, &'a [String]>,
     #[serde(flatten)]
     totals: Totals<'a>,
     duration_s: u64,
@@ -182,8 +183,17 @@ impl Notice {
 
     /// The event about a sweep that reached its end, in this mode and after so many seconds.
     #[must_use]
-    pub fn of_sweep(census: &Census, mode: &'static str, duration_s: u64) -> Self {
-        let detail = SweepDetail { version: VERSION, mode, totals: census.into(), duration_s };
+    pub fn of_sweep(
+        request: &SweepRequest,
+        census: &Census,
+        mode: &'static str,
+        duration_s: u64,
+    ) -> Self {
+        let filters = request.filters.iter();
+        let filters =
+            filters.map(|filter| (filter.name.as_str(), filter.values.as_slice())).collect();
+        let totals = census.into();
+        let detail = SweepDetail { version: VERSION, mode, filters, totals, duration_s };
         Self {
             kind: Kind::SweepCompleted,
             detail: serde_json::to_string(&detail).unwrap_or_default(),

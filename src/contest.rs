@@ -56,8 +56,9 @@ pub enum Verdict {
 }
 
 impl Contests {
-    /// Whether to bring an instance to this profile, or to none.
-    pub fn ask(&self, instance: &InstanceRef, to: Option<&str>) -> Verdict {
+    /// Whether to bring an instance to this profile, or to none. Where it is contested and `begins` is false, the truce
+    /// begins with whoever asks next.
+    pub fn ask(&self, instance: &InstanceRef, to: Option<&str>, begins: bool) -> Verdict {
         let now = Instant::now();
         let mut histories = self.histories();
         let Some(history) = histories.get_mut(instance) else { return Verdict::Free };
@@ -78,7 +79,7 @@ impl Contests {
         if history.corrections.len() < CORRECTIONS {
             return Verdict::Free;
         }
-        history.truce_until = Some(now + TRUCE);
+        history.truce_until = begins.then(|| now + TRUCE);
         Verdict::TruceBegins { by: history.by.clone() }
     }
 
@@ -130,7 +131,7 @@ mod tests {
 
     fn brought_times(contests: &Contests, times: usize) {
         for _ in 0..times {
-            assert_eq!(contests.ask(&one(), Some("web")), Verdict::Free);
+            assert_eq!(contests.ask(&one(), Some("web"), true), Verdict::Free);
             contests.brought(&one(), Some("web"));
         }
     }
@@ -141,19 +142,19 @@ mod tests {
         brought_times(&contests, CORRECTIONS);
         contests.heard(&one(), "arn:aws:iam::123456789012:user/other");
         let by = Some("arn:aws:iam::123456789012:user/other".to_owned());
-        assert_eq!(contests.ask(&one(), Some("web")), Verdict::TruceBegins { by });
-        assert_eq!(contests.ask(&one(), Some("web")), Verdict::Truce);
-        assert_eq!(contests.ask(&instance("i-00000002"), Some("web")), Verdict::Free);
+        assert_eq!(contests.ask(&one(), Some("web"), true), Verdict::TruceBegins { by });
+        assert_eq!(contests.ask(&one(), Some("web"), true), Verdict::Truce);
+        assert_eq!(contests.ask(&instance("i-00000002"), Some("web"), true), Verdict::Free);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_truce_ends_and_all_begins_again() {
         let contests = Contests::default();
         brought_times(&contests, CORRECTIONS);
-        assert!(matches!(contests.ask(&one(), Some("web")), Verdict::TruceBegins { .. }));
+        assert!(matches!(contests.ask(&one(), Some("web"), true), Verdict::TruceBegins { .. }));
         pass(TRUCE).await;
         brought_times(&contests, CORRECTIONS);
-        assert!(matches!(contests.ask(&one(), Some("web")), Verdict::TruceBegins { .. }));
+        assert!(matches!(contests.ask(&one(), Some("web"), true), Verdict::TruceBegins { .. }));
     }
 
     #[tokio::test(start_paused = true)]
@@ -169,12 +170,12 @@ mod tests {
     async fn another_requirement_is_nobodys_undoing() {
         let contests = Contests::default();
         for to in [Some("web"), Some("db"), Some("web"), None, Some("web"), None] {
-            assert_eq!(contests.ask(&one(), to), Verdict::Free);
+            assert_eq!(contests.ask(&one(), to, true), Verdict::Free);
             contests.brought(&one(), to);
         }
         brought_times(&contests, CORRECTIONS);
-        assert!(matches!(contests.ask(&one(), Some("web")), Verdict::TruceBegins { .. }));
-        assert_eq!(contests.ask(&one(), Some("db")), Verdict::Free);
+        assert!(matches!(contests.ask(&one(), Some("web"), true), Verdict::TruceBegins { .. }));
+        assert_eq!(contests.ask(&one(), Some("db"), true), Verdict::Free);
     }
 
     #[tokio::test(start_paused = true)]

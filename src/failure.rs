@@ -139,14 +139,10 @@ impl Failure {
     /// What becomes of the message.
     #[must_use]
     pub fn disposition(&self, patience: Patience) -> Disposition {
-        match self.waits_for(patience) {
-            WaitsFor::Turn
-            | WaitsFor::Rate
-            | WaitsFor::Repair
-            | WaitsFor::Creation
-            | WaitsFor::Calm
-            | WaitsFor::Truce => Disposition::ComeAgain,
-            WaitsFor::Right | WaitsFor::Nothing => Disposition::GiveUp,
+        if self.waits_for(patience).needs_a_person() {
+            Disposition::GiveUp
+        } else {
+            Disposition::ComeAgain
         }
     }
 

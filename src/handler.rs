@@ -254,7 +254,17 @@ impl<A: Clouds + Queues + Bus> Handler<A> {
         }
         let remaining = deadline.saturating_duration_since(Instant::now());
         let stop_at = deadline - TIME_TO_SORT.min(remaining / 4);
-        let reports = self.reconcile(work.jobs, &work.messages, &messages, stop_at);
+        let reports = async {
+            let reports = self.reconcile(work.jobs, &work.messages, &messages, stop_at).await;
+            // Now, and not once the sweep beside it is over.
+            self.record(|tally| {
+                count(tally, &reports, &work.times);
+                if let Some(age) = ages.iter().flatten().max() {
+                    tally.oldest(*age);
+                }
+            });
+            reports
+        };
         let sweeps = self.sweeps(&sweeps, &messages, caller, stop_at);
         let work_and_sweeps = join(reports, sweeps);
         let redelivery = Redelivery {
@@ -277,13 +287,6 @@ impl<A: Clouds + Queues + Bus> Handler<A> {
                 }
             }
         }
-        let oldest = ages.iter().flatten().max();
-        self.record(|tally| {
-            count(tally, &reports, &work.times);
-            if let Some(age) = oldest {
-                tally.oldest(*age);
-            }
-        });
         let sort = redelivery.sort(&reasons, &ages, deadline);
         let (given_up, ()) = join(sort, self.tell_about(&reports, deadline)).await;
         let mut response = SqsBatchResponse::default();

@@ -13,13 +13,14 @@ use crate::contest::{self, Contests};
 use crate::decide::{Decision, Different, Leave, Patience, Wait, decide, decide_unseen};
 use crate::failure::Failure;
 use crate::model::{
-    Association, AssociationId, InstanceFacts, InstanceId, InstanceRef, Profile, ProfileRef, Tags,
+    Association, AssociationId, InstanceFacts, InstanceId, InstanceRef, InstanceState, Profile,
+    ProfileRef, Tags,
 };
 use crate::pace::{Pace, Turn, Verdict};
 use crate::policy::rule::Subject;
 use crate::policy::{Demand, Policy, Requirement};
 use crate::profiles::Profiles;
-use crate::report::{Cause, InstanceReport, Outcome};
+use crate::report::{Cause, FoundBy, InstanceReport, Outcome};
 
 /// Instances dealt with side by side: at 5 writes a second the last of them waits three seconds for its turn.
 const AT_ONCE: usize = 16;
@@ -338,11 +339,17 @@ impl<'a, C: Cloud> Reconciler<'a, C> {
         case: &mut Case<'a>,
         decision: Decision,
     ) -> Result<Step, Failure> {
-        // What we began we end.
-        if case.tried || case.detached.is_some() {
+        // What we began we end, in this invocation or in another: a stopped instance may be bare because of a swap.
+        let is_bare_and_stopped = matches!(decision, Decision::Associate(_))
+            && case.facts.as_ref().is_some_and(|facts| {
+                facts.instance.state == InstanceState::Stopped && facts.association.is_none()
+            });
+        if case.tried || case.detached.is_some() || is_bare_and_stopped {
             return self.write_in_turn(case, decision).await;
         }
-        match self.contests.ask(&case.job.instance, decision.target().as_deref()) {
+        // A person's invocation has no message that could come again after a truce.
+        let begins = case.job.cause.found_by != FoundBy::Person;
+        match self.contests.ask(&case.job.instance, decision.target().as_deref(), begins) {
             contest::Verdict::Free => self.write_in_turn(case, decision).await,
             contest::Verdict::TruceBegins { by } => Err(Failure::Contested { by }),
             contest::Verdict::Truce => Ok(Step::Done(Outcome::Contested)),

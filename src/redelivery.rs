@@ -10,7 +10,7 @@ use futures_util::future::{join, join_all};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::backoff::{self, Delivery, Next, WaitsFor};
-use crate::event::Message;
+use crate::event::{Message, Origin, Reading, Trigger};
 use crate::failure::{MALFORMED, chain};
 use crate::queue::{DeadLetter, Hidden, Queues};
 use crate::report::InstanceReport;
@@ -18,6 +18,8 @@ use crate::report::InstanceReport;
 /// While a batch is worked on, its messages are hidden for this long at a time: where an execution environment dies, they
 /// come again soon and not after the queue's visibility timeout.
 const LEASE: Duration = Duration::from_secs(5);
+/// As above, where the batch holds a sweep: it reads pages for seconds at a time, in which no lease can be renewed.
+const LEASE_OF_A_SWEEP: Duration = Duration::from_secs(30);
 /// A lease is renewed this often.
 const LEASE_BEAT: Duration = Duration::from_secs(2);
 /// Batches larger than this take their time as a rule, so that their lease begins at once; the others' with the first beat.
@@ -83,7 +85,9 @@ pub struct Redelivery<'a, Q> {
 impl<Q: Queues> Redelivery<'_, Q> {
     /// Renews the lease on the messages until it is dropped.
     pub async fn keep_hidden(&self) -> Infallible {
-        let leases: Vec<_> = self.messages.iter().map(|message| (message, LEASE)).collect();
+        let is_sweep = |message: &Message| matches!(message.reading, Ok(Reading::Sweep(_)));
+        let lease = if self.messages.iter().any(is_sweep) { LEASE_OF_A_SWEEP } else { LEASE };
+        let leases: Vec<_> = self.messages.iter().map(|message| (message, lease)).collect();
         if self.messages.len() <= SMALL_BATCH {
             sleep(FIRST_BEAT).await;
         }
@@ -94,17 +98,22 @@ impl<Q: Queues> Redelivery<'_, Q> {
     }
 
     /// Says of each message that is not done when it comes again, or gives it up; answers with those that are safe in the
-    /// dead-letter queue, by their places. `undone` and `ages` are the messages', in their order.
+    /// dead-letter queue, or that the next sweep brings back, by their places. `undone` and `ages` are the messages', in their order.
     pub async fn sort(
         &self,
         undone: &[Option<Undone>],
         ages: &[Option<Duration>],
         deadline: Instant,
     ) -> Vec<usize> {
-        let (mut again, mut letters) = (Vec::new(), Vec::new());
+        let (mut again, mut letters, mut found_again) = (Vec::new(), Vec::new(), Vec::new());
         for (index, (message, undone)) in self.messages.iter().zip(undone).enumerate() {
             let Some(undone) = undone else { continue };
             let Message { id, receives, .. } = message;
+            if is_found_again(message) && undone.waits_for.needs_a_person() {
+                tracing::info!(message.id = id, "not given up: the next sweep finds it again");
+                found_again.push(index);
+                continue;
+            }
             let delivery = Delivery { id, receives: *receives, age: ages[index] };
             match backoff::next(undone.waits_for, delivery) {
                 Next::Again(delay) => {
@@ -128,11 +137,11 @@ impl<Q: Queues> Redelivery<'_, Q> {
                 (&self.messages[*index], delay)
             }));
             self.hide_until(deadline, &again).await;
-            return Vec::new();
+            return found_again;
         };
         let give_up = self.give_up_until(deadline, dead_letter_queue, &letters);
         let ((), safe) = join(self.hide_until(deadline, &again), give_up).await;
-        safe
+        [safe, found_again].concat()
     }
 
     async fn give_up_until(
@@ -197,4 +206,9 @@ impl<Q: Queues> Redelivery<'_, Q> {
             );
         }
     }
+}
+
+/// Whether a sweep made the message, so that the next one makes another: each of them would be a dead letter, every hour.
+fn is_found_again(message: &Message) -> bool {
+    matches!(message.reading, Ok(Reading::Trigger(Trigger { origin: Origin::Sweep, .. })))
 }

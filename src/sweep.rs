@@ -95,7 +95,8 @@ pub struct PageReport {
 impl<'a, C: Cloud + Fleet> Sweep<'a, C> {
     /// Begins, or goes on at `from`. A sweep of everything reads the list of all associations first, and pages of instances
     /// beside it, which takes a tenth of the calls that asking page by page does; but only up to [`LISTED_PAGES`]: a
-    /// large fleet's list would take an invocation's time, and again in each that goes on.
+    /// large fleet's list would take an invocation's time, and again in each that goes on. Beside the list pages are read
+    /// until `until` at the latest.
     ///
     /// # Errors
     /// The call's that lists the associations.
@@ -103,6 +104,7 @@ impl<'a, C: Cloud + Fleet> Sweep<'a, C> {
         self,
         filters: &'a [Filter],
         from: Option<&str>,
+        until: Instant,
     ) -> Result<Pages<'a, C>, CloudError> {
         let next = from.map_or(Next::Beginning, |from| Next::At(from.to_owned()));
         let mut pages = Pages {
@@ -130,7 +132,7 @@ impl<'a, C: Cloud + Fleet> Sweep<'a, C> {
                     }
                 }
             };
-            let (listed, ()) = tokio::join!(list, read_ahead);
+            let (listed, _) = tokio::join!(list, timeout_at(until, read_ahead));
             if let Some(listed) = listed? {
                 pages.associations = Associations::Listed(listed);
             }

@@ -40,7 +40,7 @@ pub fn api_call(value: Value, own_role: Option<&str>) -> Result<Reading, Malform
     if let Some(code) = error_code {
         return Ok(Reading::Ignored(Ignored::FailedCall { call, code }));
     }
-    if response_elements.is_null() {
+    if response_elements.is_null() || response_elements["omitted"] == true {
         // CloudTrail leaves out what is too large. The instances' own events bring them, or the next sweep.
         return Ok(Reading::Ignored(Ignored::CallWithoutInstances { call }));
     }

@@ -23,6 +23,10 @@ const PAGE_NEEDS: Duration = Duration::from_secs(15);
 /// Up to this receive a sweep comes again for what it could not decide about; from then on it passes over it, and counts
 /// it as failed.
 const STRICT_RECEIVES: u32 = 2;
+/// A sweep that goes on for longer is given up: it must not run side by side with all that come after it.
+const LONGEST: Duration = Duration::from_hours(6);
+/// Kept back to hand over to another invocation.
+const TIME_TO_HAND_OVER: Duration = Duration::from_secs(3);
 /// Instances that an answer names; Lambda's answers hold 6 MB.
 const ENOUGH: usize = 1000;
 
@@ -119,24 +123,38 @@ impl<A: Clouds + Queues + Bus> Handler<A> {
             now_ns: i128::try_from(now.as_nanos()).unwrap_or(i128::MAX),
         };
         let mut progress = request.progress.clone();
-        if progress.parts == 0 {
+        let begun = Duration::from_millis(progress.begun_ms);
+        if progress.begun_ms > 0 && now.saturating_sub(begun) > LONGEST {
+            tracing::error!(
+                message.id = message_id,
+                outcome = "sweep",
+                "the sweep is given up after {} hours: the next one begins anew",
+                LONGEST.as_secs() / 3600
+            );
+            return Ok(
+                Part { mode, message_id, instances: Vec::new(), queued: 0 }.end(false, &progress)
+            );
+        }
+        if progress.begun_ms == 0 {
             progress.begun_ms = u64::try_from(now.as_millis()).unwrap_or_default();
         }
         progress.parts += 1;
-        let begin = timeout_at(deadline, sweep.begin(&request.filters, progress.next.as_deref()));
-        let mut pages = match begin.await {
+        let read_ahead_until = deadline.checked_sub(PAGE_NEEDS).unwrap_or(deadline);
+        let begin = sweep.begin(&request.filters, progress.next.as_deref(), read_ahead_until);
+        let mut pages = match timeout_at(deadline, begin).await {
             Ok(pages) => pages.map_err(|error| SweepError::Look(Failure::Cloud(error)))?,
             Err(_) => return Err(SweepError::Look(Failure::OutOfTime)),
         };
         let mut part = Part { mode, message_id, instances: Vec::new(), queued: 0 };
         let is_strict = message.is_none_or(|message| message.receives <= STRICT_RECEIVES);
+        let hand_over_at = deadline.checked_sub(TIME_TO_HAND_OVER).unwrap_or(deadline);
         let mut pages_seen = 0;
         let completed = loop {
             let is_late = deadline.saturating_duration_since(Instant::now()) < PAGE_NEEDS;
             if pages_seen > 0 && is_late {
                 break false;
             }
-            let looked = match timeout_at(deadline, pages.next(deadline)).await {
+            let looked = match timeout_at(hand_over_at, pages.next(hand_over_at)).await {
                 Ok(Ok(None)) => break true,
                 Ok(Ok(Some(page))) if is_strict => settled(page),
                 Ok(Ok(Some(page))) => Ok(page),
@@ -153,7 +171,9 @@ impl<A: Clouds + Queues + Bus> Handler<A> {
                         message.id = message_id,
                         "EC2 refuses to go on: the sweep begins anew"
                     );
-                    let anew = SweepRequest { progress: Progress::default(), ..request.clone() };
+                    let (parts, begun_ms) = (progress.parts, progress.begun_ms);
+                    let progress = Progress { parts, begun_ms, ..Progress::default() };
+                    let anew = SweepRequest { progress, ..request.clone() };
                     return Box::pin(self.sweep(&anew, message, caller, deadline)).await;
                 }
                 // What was seen until here need not be seen again.
@@ -163,7 +183,15 @@ impl<A: Clouds + Queues + Bus> Handler<A> {
                 }
                 Err(failure) => return Err(SweepError::Look(failure)),
             };
-            self.deal_with_page(&page, &mut part, &mut progress.census, deadline).await?;
+            let census = &mut progress.census;
+            match self.deal_with_page(&page, &mut part, census, hand_over_at).await {
+                Ok(()) => {}
+                Err(why) if pages_seen > 0 => {
+                    tracing::warn!(message.id = message_id, "a page is left: {}", chain(&why));
+                    break false;
+                }
+                Err(why) => return Err(why),
+            }
             pages_seen += 1;
             progress.next = page.next;
             if progress.next.is_none() {
@@ -171,18 +199,30 @@ impl<A: Clouds + Queues + Bus> Handler<A> {
             }
         };
         if completed {
-            self.complete(&progress, mode, deadline).await;
-        } else {
-            let go_on = SweepRequest { progress: progress.clone(), ..request.clone() };
-            self.put_on_the_queue(&[invocation::message_to_go_on(&go_on)], deadline).await?;
-            tracing::info!(
-                message.id = message_id,
-                outcome = "sweep",
-                "the sweep has seen {} instances and goes on in another invocation",
-                progress.census.instances
-            );
+            self.complete(request, &progress, mode, deadline).await;
+        } else if self.config.queue.is_some() {
+            self.go_on(request, &progress, message_id, deadline).await?;
         }
         Ok(part.end(completed, &progress))
+    }
+
+    /// Leaves what is left to another invocation.
+    async fn go_on(
+        &self,
+        request: &SweepRequest,
+        progress: &Progress,
+        message_id: &str,
+        deadline: Instant,
+    ) -> Result<(), SweepError> {
+        let go_on = SweepRequest { progress: progress.clone(), ..request.clone() };
+        self.put_on_the_queue(&[invocation::message_to_go_on(&go_on)], deadline).await?;
+        tracing::info!(
+            message.id = message_id,
+            outcome = "sweep",
+            "the sweep has seen {} instances and goes on in another invocation",
+            progress.census.instances
+        );
+        Ok(())
     }
 
     async fn deal_with_page(
@@ -236,7 +276,13 @@ impl<A: Clouds + Queues + Bus> Handler<A> {
     }
 
     /// Says what a sweep saw, once it saw everything.
-    async fn complete(&self, progress: &Progress, mode: Mode, deadline: Instant) {
+    async fn complete(
+        &self,
+        request: &SweepRequest,
+        progress: &Progress,
+        mode: Mode,
+        deadline: Instant,
+    ) {
         let census = &progress.census;
         let begun = Duration::from_millis(progress.begun_ms);
         let duration_s = since_1970().saturating_sub(begun).as_secs();
@@ -263,8 +309,12 @@ impl<A: Clouds + Queues + Bus> Handler<A> {
             number(&census.failed),
             census.stuck
         );
-        self.record(|tally| tally.sweep(census));
-        self.tell(&[Notice::of_sweep(census, mode.as_str(), duration_s)], deadline).await;
+        // A part of the fleet says nothing about the whole.
+        if request.filters.is_empty() {
+            self.record(|tally| tally.sweep(census));
+        }
+        let notice = Notice::of_sweep(request, census, mode.as_str(), duration_s);
+        self.tell(&[notice], deadline).await;
     }
 }
 

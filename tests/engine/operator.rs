@@ -555,7 +555,7 @@ async fn the_end_of_a_sweep_is_told() {
         [(
             Kind::SweepCompleted,
             json!({
-                "version": "1", "mode": "enforce", "duration-s": 0, "instances": 2, "right": 1, "wrong": 0,
+                "version": "1", "mode": "enforce", "filters": {}, "duration-s": 0, "instances": 2, "right": 1, "wrong": 0,
                 "waiting": 0, "stuck": 0, "blocked": { "not-allowed": 1 }, "left": {}, "failed": {},
                 "bare-sources": [],
             })

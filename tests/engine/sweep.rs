@@ -59,7 +59,7 @@ fn totals_of_the_fleet() -> Value {
 fn totals(answer: &Value) -> Value {
     let mut totals = answer.clone();
     let fields = totals.as_object_mut().unwrap();
-    for field in ["completed", "queued", "parts", "version", "mode", "duration-s"] {
+    for field in ["completed", "queued", "parts", "version", "mode", "filters", "duration-s"] {
         fields.remove(field);
     }
     totals
@@ -589,7 +589,7 @@ async fn a_sweep_whose_later_page_is_throttled_goes_on_from_there() {
 #[tokio::test(start_paused = true)]
 async fn a_sweep_whose_token_ec2_refuses_begins_anew() {
     let body = json!({ "sweep": { "progress": {
-        "next": "expired", "parts": 4, "begun-ms": 1, "census": { "instances": 3000, "right": 3000 },
+        "next": "expired", "parts": 4, "census": { "instances": 3000, "right": 3000 },
     }}});
     let cloud = FakeCloud::of(a_fleet());
     let refused = Faulty::of(cloud.clone())
@@ -602,6 +602,61 @@ async fn a_sweep_whose_token_ec2_refuses_begins_anew() {
         totals_of_the_fleet(),
         "what was seen before is seen again"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_that_goes_on_for_hours_is_given_up() {
+    let body = json!({ "sweep": { "progress": { "next": "3", "parts": 400, "begun-ms": 1 } } });
+    let cloud = FakeCloud::of(a_fleet());
+    let body = body.to_string();
+    let function = Function::over(cloud.clone());
+    assert_eq!(function.receive(&[Message::of("sweep", &body)]).await, [""; 0]);
+    assert_eq!((queued(&cloud), ends(&cloud).len()), (vec![], 0));
+    assert_eq!(count(&cloud, Call::DescribeInstances), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_later_page_that_never_comes_loses_nothing_of_those_before() {
+    let cloud = FakeCloud::of(a_fleet().paged_by(6));
+    let hanging = Faulty::of(cloud.clone())
+        .working(Operation::DescribeInstances)
+        .failing(Operation::DescribeInstances, Fault::Hangs);
+    let body = a_sweep().to_string();
+    let comes_again = Function::over(hanging).receive(&[Message::of("sweep", &body)]).await;
+    assert_eq!(comes_again, [""; 0]);
+    assert_eq!(go_on_to_the_end(&cloud).await, 1);
+    assert_eq!(queued(&cloud), ids(&WRONG), "each once");
+    assert_eq!(totals(&ends(&cloud)[0]), totals_of_the_fleet());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_of_the_fleet_says_nothing_about_the_whole() {
+    let cloud = FakeCloud::of(a_fleet().tagged(&id(5), "Environment", "prod"));
+    let function = Function::over(cloud.clone());
+    let filters = json!({ "tag:Environment": ["prod"] });
+    function.invoke(&json!({ "sweep": { "filters": filters }, "dry-run": true })).await.unwrap();
+    assert_eq!(function.metrics().len(), 0);
+    assert_eq!((&ends(&cloud)[0]["filters"], &ends(&cloud)[0]["instances"]), (&filters, &json!(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_sweep_finds_and_nobody_may_change_is_no_dead_letter_each_time() {
+    let denied = ErrorKind::Denied(auto_instance_profile::cloud::MissingRight {
+        action: "iam:PassRole".into(),
+        resource: None,
+    });
+    let cloud = FakeCloud::of(world().running(&id(1), Some("web"), None));
+    let faulty = Faulty::of(cloud.clone()).failing_times(
+        Operation::AssociateIamInstanceProfile,
+        &Fault::Fails(denied),
+        2,
+    );
+    let function = Function::over(faulty);
+    let found = json!({ "instance-ids": [id(1)], "found-by": "sweep" }).to_string();
+    let told = running(&id(1)).to_string();
+    assert_eq!(function.receive(&[Message::of("found", &found)]).await, [""; 0], "done");
+    assert_eq!(cloud.queues().dead_letters.len(), 0);
+    assert_eq!(function.receive(&[Message::of("told", &told)]).await, ["told"], "an event waits");
 }
 
 #[tokio::test(start_paused = true)]

@@ -219,7 +219,8 @@ impl Queues for SimAws {
                 for body in bodies {
                     let is_about = |who: &usize| body.contains(&plan::id(*who));
                     let who = (0..watch.plan.instances.len()).find(is_about).unwrap();
-                    watch.send(About::Instance(who), body.clone(), 0);
+                    // It may be done although nothing was: the next sweep finds the instance again.
+                    watch.send(About::Perhaps(who), body.clone(), 0);
                 }
                 bodies.iter().map(|_| if answered { Ok(()) } else { lost() }).collect()
             }

@@ -82,7 +82,7 @@ async fn look(
         now_ns: i128::try_from(since_1970().as_nanos()).unwrap_or(i128::MAX),
     };
     progress.say(&format!("Listing instances in {}", place.region));
-    let mut pages = match sweep.begin(&args.filter, None).await {
+    let mut pages = match sweep.begin(&args.filter, None, Instant::now() + TIME_FOR_A_LOOK).await {
         Ok(pages) => pages,
         Err(error) => return Err(unlisted(place, error).await),
     };
