@@ -595,7 +595,7 @@ async fn instances_come_in_pages() {
                     <instanceState><code>272</code><name>hibernating</name></instanceState>
                 </item>
             </instancesSet>
-            <requesterId>043234062703</requesterId>
+            <requesterId>111122223333</requesterId>
         </item>
     </reservationSet>
     <nextToken>eyJ2IjoiMiIsImMiOiJwYWdlLTIifQ==</nextToken>
