@@ -33,8 +33,8 @@ const STUCK_AFTER: Duration = Duration::from_mins(5);
 const LISTED_PAGES: usize = 12;
 /// Pages of instances that are read beside that list, and held: one takes two megabytes.
 const PAGES_AHEAD: usize = 4;
-/// Kept back, of the time for a page, to hand over what was decided.
-const TIME_TO_HAND_OVER: Duration = Duration::from_secs(5);
+/// How long before a page's deadline no other is read ahead any more.
+const READ_AHEAD_ENDS: Duration = Duration::from_secs(5);
 /// A sweep writes nothing.
 const NO_WRITES: Limits = Limits { per_second: 1.0, burst: 1.0 };
 
@@ -94,7 +94,7 @@ pub struct PageReport {
 
 impl<'a, C: Cloud + Fleet> Sweep<'a, C> {
     /// Begins, or goes on at `from`. A sweep of everything reads the list of all associations first, and pages of instances
-    /// beside it, which takes a tenth of the calls that asking page by page does; but only up to [`LISTED_PAGES`]: a
+    /// beside it, which takes a third of the calls that asking page by page does; but only up to [`LISTED_PAGES`]: a
     /// large fleet's list would take an invocation's time, and again in each that goes on. Beside the list pages are read
     /// until `until` at the latest.
     ///
@@ -201,7 +201,7 @@ impl<C: Cloud + Fleet> Pages<'_, C> {
             }
         };
         // What is decided must not be lost for the sake of a page that does not come.
-        let until = deadline.checked_sub(TIME_TO_HAND_OVER).unwrap_or(deadline);
+        let until = deadline.checked_sub(READ_AHEAD_ENDS).unwrap_or(deadline);
         let (reports, _) = tokio::join!(look, timeout_at(until, read_ahead));
         Ok(Some(PageReport { reports: reports?, next: behind }))
     }

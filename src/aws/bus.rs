@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use aws_sdk_eventbridge::error::ProvideErrorMetadata;
 use aws_sdk_eventbridge::types::PutEventsRequestEntry;
 use futures_util::future::join_all;
 
 use crate::aws::cloud::AwsMessage;
+use crate::aws::queue::failed_call;
 use crate::aws::{Aws, timeouts};
 use crate::bus::{Bus, Notice, SOURCE};
 use crate::queue::QueueError;
@@ -41,17 +41,7 @@ impl Bus for Aws {
             let answer = client.put_events().set_entries(Some(entries.collect())).send().await;
             let results = match answer {
                 Ok(answer) => answer.entries.unwrap_or_default(),
-                Err(error) => {
-                    let code = error.code().map(str::to_owned);
-                    let error = match error.message() {
-                        Some(text) => {
-                            let message = AwsMessage::of(code.as_deref(), text);
-                            QueueError::new(CALL, code, message)
-                        }
-                        None => QueueError::new(CALL, code, error),
-                    };
-                    return vec![Err(error); chunk.len()];
-                }
+                Err(error) => return vec![Err(failed_call(CALL, error)); chunk.len()],
             };
             // An answer for each, in their order: an id for what was taken, a code for what was not.
             let each = |place: usize| match results.get(place) {

@@ -3,15 +3,12 @@
 use std::time::Duration;
 
 use aws_sdk_sqs::error::SdkError;
-use aws_sdk_sqs::types::{
-    ChangeMessageVisibilityBatchRequestEntry, DeleteMessageBatchRequestEntry, Message,
-    MessageSystemAttributeName,
-};
+use aws_sdk_sqs::types::{DeleteMessageBatchRequestEntry, Message, MessageSystemAttributeName};
 
-use crate::aws::queue::{ENTRIES_PER_CALL, each, failed_call, send_batch};
+use crate::aws::queue::{ENTRIES_PER_CALL, each, failed_call, hide_batch, send_batch};
 use crate::aws::{ATTEMPT_TIMEOUT, Aws, OPERATION_TIMEOUT, timeouts};
 use crate::model::Region;
-use crate::queue::{DeadLetters, Letter, QueueError};
+use crate::queue::{DeadLetters, Hidden, Letter, QueueError};
 
 /// An answer that says "none" has asked all of SQS's servers only if it was waited for, however shortly.
 const WAIT_SECONDS: i32 = 1;
@@ -64,24 +61,11 @@ impl DeadLetters for AwsLetters {
     }
 
     async fn put_back(&self, receipts: &[&str]) -> Vec<Result<(), QueueError>> {
-        let mut results = Vec::with_capacity(receipts.len());
-        for chunk in receipts.chunks(ENTRIES_PER_CALL) {
-            let entries = chunk.iter().enumerate().map(|(index, receipt)| {
-                ChangeMessageVisibilityBatchRequestEntry::builder()
-                    .id(index.to_string())
-                    .receipt_handle(*receipt)
-                    .visibility_timeout(0)
-                    .build()
-            });
-            let call =
-                self.sqs.change_message_visibility_batch().queue_url(&self.dead_letter_queue);
-            let answer = match entries.collect::<Result<Vec<_>, _>>() {
-                Ok(entries) => call.set_entries(Some(entries)).send().await,
-                Err(error) => Err(SdkError::construction_failure(error)),
-            };
-            results.extend(each("ChangeMessageVisibility", chunk.len(), answer, |answer| {
-                (answer.successful.into_iter().map(|entry| entry.id).collect(), answer.failed)
-            }));
+        let messages: Vec<_> =
+            receipts.iter().map(|receipt| Hidden { receipt, for_time: Duration::ZERO }).collect();
+        let mut results = Vec::with_capacity(messages.len());
+        for chunk in messages.chunks(ENTRIES_PER_CALL) {
+            results.extend(hide_batch(&self.sqs, &self.dead_letter_queue, chunk).await);
         }
         results
     }

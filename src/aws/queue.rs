@@ -30,25 +30,7 @@ const ENOUGH: usize = 4000;
 impl Queues for Aws {
     async fn hide(&self, queue: &QueueArn, messages: &[Hidden<'_>]) -> Vec<Result<(), QueueError>> {
         let (sqs, url) = (self.sqs(&queue.region), self.url_of(queue).await);
-        let calls = messages.chunks(ENTRIES_PER_CALL).map(async |chunk| {
-            let call = sqs.change_message_visibility_batch().queue_url(&url);
-            let entries = chunk.iter().enumerate().map(|(index, message)| {
-                let seconds = message.for_time.as_secs_f64().ceil();
-                #[expect(clippy::cast_possible_truncation, reason = "SQS's limit is 12 hours")]
-                ChangeMessageVisibilityBatchRequestEntry::builder()
-                    .id(index.to_string())
-                    .receipt_handle(message.receipt)
-                    .visibility_timeout(seconds.min(43_200.0) as i32)
-                    .build()
-            });
-            let answer = match entries.collect::<Result<Vec<_>, _>>() {
-                Ok(entries) => call.set_entries(Some(entries)).send().await,
-                Err(error) => Err(SdkError::construction_failure(error)),
-            };
-            each("ChangeMessageVisibility", chunk.len(), answer, |answer| {
-                (answer.successful.into_iter().map(|entry| entry.id).collect(), answer.failed)
-            })
-        });
+        let calls = messages.chunks(ENTRIES_PER_CALL).map(|chunk| hide_batch(&sqs, &url, chunk));
         join_all(calls).await.concat()
     }
 
@@ -120,6 +102,31 @@ impl Aws {
         };
         format!("{}/{}/{}", endpoint.trim_end_matches('/'), queue.account, queue.name)
     }
+}
+
+/// Hides as many messages as SQS takes in one call, and no more.
+pub(super) async fn hide_batch(
+    sqs: &aws_sdk_sqs::Client,
+    queue: &str,
+    messages: &[Hidden<'_>],
+) -> Vec<Result<(), QueueError>> {
+    let entries = messages.iter().enumerate().map(|(index, message)| {
+        let seconds = message.for_time.as_secs_f64().ceil();
+        #[expect(clippy::cast_possible_truncation, reason = "SQS's limit is 12 hours")]
+        ChangeMessageVisibilityBatchRequestEntry::builder()
+            .id(index.to_string())
+            .receipt_handle(message.receipt)
+            .visibility_timeout(seconds.min(43_200.0) as i32)
+            .build()
+    });
+    let call = sqs.change_message_visibility_batch().queue_url(queue);
+    let answer = match entries.collect::<Result<Vec<_>, _>>() {
+        Ok(entries) => call.set_entries(Some(entries)).send().await,
+        Err(error) => Err(SdkError::construction_failure(error)),
+    };
+    each("ChangeMessageVisibility", messages.len(), answer, |answer| {
+        (answer.successful.into_iter().map(|entry| entry.id).collect(), answer.failed)
+    })
 }
 
 /// Sends as many messages as SQS takes in one call, and no more.

@@ -123,6 +123,7 @@ impl<A: Clouds + Queues + Bus> Handler<A> {
             now_ns: i128::try_from(now.as_nanos()).unwrap_or(i128::MAX),
         };
         let mut progress = request.progress.clone();
+        let mut part = Part { mode, message_id, instances: Vec::new(), queued: 0 };
         let begun = Duration::from_millis(progress.begun_ms);
         if progress.begun_ms > 0 && now.saturating_sub(begun) > LONGEST {
             tracing::error!(
@@ -131,9 +132,7 @@ impl<A: Clouds + Queues + Bus> Handler<A> {
                 "the sweep is given up after {} hours: the next one begins anew",
                 LONGEST.as_secs() / 3600
             );
-            return Ok(
-                Part { mode, message_id, instances: Vec::new(), queued: 0 }.end(false, &progress)
-            );
+            return Ok(part.end(false, &progress));
         }
         if progress.begun_ms == 0 {
             progress.begun_ms = u64::try_from(now.as_millis()).unwrap_or_default();
@@ -145,7 +144,6 @@ impl<A: Clouds + Queues + Bus> Handler<A> {
             Ok(pages) => pages.map_err(|error| SweepError::Look(Failure::Cloud(error)))?,
             Err(_) => return Err(SweepError::Look(Failure::OutOfTime)),
         };
-        let mut part = Part { mode, message_id, instances: Vec::new(), queued: 0 };
         let is_strict = message.is_none_or(|message| message.receives <= STRICT_RECEIVES);
         let hand_over_at = deadline.checked_sub(TIME_TO_HAND_OVER).unwrap_or(deadline);
         let mut pages_seen = 0;
