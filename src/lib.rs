@@ -25,6 +25,7 @@
 //! | [`config`], [`handler`] | the environment, and Lambda's side of it |
 
 pub mod allow;
+#[cfg(feature = "aws")]
 pub mod aws;
 pub mod backoff;
 pub mod bus;
