@@ -2,6 +2,7 @@
 
 pub mod codes;
 
+use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
@@ -31,8 +32,12 @@ pub trait Cloud: Send + Sync {
         ids: &[InstanceId],
     ) -> impl Future<Output = Result<Vec<Association>, CloudError>> + Send;
 
-    /// The tags of this instance, by another call than [`Cloud::instances`]: a second witness.
-    fn tags(&self, id: &InstanceId) -> impl Future<Output = Result<Tags, CloudError>> + Send;
+    /// The tags of these instances, by another call than [`Cloud::instances`]: a second witness. An instance without tags
+    /// is left out of the answer.
+    fn tags(
+        &self,
+        ids: &[InstanceId],
+    ) -> impl Future<Output = Result<HashMap<InstanceId, Tags>, CloudError>> + Send;
 
     /// The instance profile of this name; `None` where IAM knows none.
     fn profile(
@@ -40,19 +45,21 @@ pub trait Cloud: Send + Sync {
         name: &ProfileName,
     ) -> impl Future<Output = Result<Option<Profile>, CloudError>> + Send;
 
-    /// Attaches a profile to a bare instance.
+    /// Attaches a profile to a bare instance. Answers with the association as EC2 made it, which is the evidence of what was
+    /// done; `None` where EC2 took the call and its answer names none, as emulators do.
     fn associate(
         &self,
         instance: &InstanceId,
         profile_arn: &str,
-    ) -> impl Future<Output = Result<(), CloudError>> + Send;
+    ) -> impl Future<Output = Result<Option<Association>, CloudError>> + Send;
 
-    /// Puts another profile in the place of an association, in one call.
+    /// Puts another profile in the place of an association, in one call. Answers as [`Cloud::associate`] does, with the new
+    /// association.
     fn replace(
         &self,
         association: &AssociationId,
         profile_arn: &str,
-    ) -> impl Future<Output = Result<(), CloudError>> + Send;
+    ) -> impl Future<Output = Result<Option<Association>, CloudError>> + Send;
 
     /// Detaches an association. A try that may have been carried out is not repeated within the call, so that an
     /// association that is gone was detached by another hand.
@@ -188,6 +195,8 @@ pub enum ErrorKind {
     Throttled,
     /// AWS, the network or the time limit failed; whether a write was carried out is unknown.
     Transient,
+    /// An answer arrived whole and cannot be read; whether a write was carried out is unknown.
+    Unreadable,
     /// The world is not as it was when we looked.
     Conflict,
     /// EC2 does not know the instance.
@@ -240,6 +249,7 @@ impl fmt::Display for CloudError {
         match &self.kind {
             ErrorKind::Throttled => f.write_str("was throttled")?,
             ErrorKind::Transient => f.write_str("did not get through")?,
+            ErrorKind::Unreadable => f.write_str("was answered with what cannot be read")?,
             ErrorKind::Conflict => f.write_str("found the world changed")?,
             ErrorKind::InstanceNotFound => f.write_str("found no such instance")?,
             ErrorKind::ProfileNotFound => f.write_str("found no such instance profile")?,

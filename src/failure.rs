@@ -119,7 +119,7 @@ impl Failure {
         match self {
             Self::Cloud(error) => match error.kind {
                 ErrorKind::Throttled => "Throttled",
-                ErrorKind::Transient => "Transient",
+                ErrorKind::Transient | ErrorKind::Unreadable => "Transient",
                 ErrorKind::Conflict => "Conflict",
                 ErrorKind::InstanceNotFound => "InstanceNotFound",
                 ErrorKind::ProfileNotFound => "ProfileNotFound",
@@ -152,7 +152,9 @@ impl Failure {
         match self {
             Self::Cloud(error) => match error.kind {
                 ErrorKind::Throttled => WaitsFor::Rate,
-                ErrorKind::Transient | ErrorKind::Conflict => WaitsFor::Calm,
+                ErrorKind::Transient | ErrorKind::Unreadable | ErrorKind::Conflict => {
+                    WaitsFor::Calm
+                }
                 ErrorKind::InstanceNotFound | ErrorKind::ProfileNotFound => WaitsFor::Creation,
                 ErrorKind::Denied(_) => WaitsFor::Right,
                 ErrorKind::Rejected => WaitsFor::Nothing,

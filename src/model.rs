@@ -513,6 +513,17 @@ pub struct InstanceFacts {
     pub association: Option<Association>,
 }
 
+/// A profile that a swap takes away before it attaches another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Detached {
+    /// The instance.
+    pub instance: InstanceRef,
+    /// The profile's ARN as EC2 wrote it.
+    pub profile_arn: String,
+    /// The association that goes.
+    pub association: AssociationId,
+}
+
 /// What IAM answers about one instance profile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Profile {

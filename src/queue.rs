@@ -11,7 +11,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::QueueArn;
+use crate::model::{Detached, QueueArn};
 
 /// The queues messages come from, and the dead-letter queue.
 ///
@@ -36,8 +36,38 @@ pub trait Queues: Send + Sync {
     fn send(
         &self,
         queue: &str,
-        bodies: &[String],
+        messages: &[Outgoing],
     ) -> impl Future<Output = Vec<Result<(), QueueError>>> + Send;
+}
+
+/// A message to be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outgoing {
+    /// The message's body.
+    pub body: String,
+    /// How long the queue holds it back, in whole seconds: 900 s at most (SQS's `DelaySeconds`).
+    pub delay: Duration,
+    /// Whose backlog it adds to (SQS's `MessageGroupId`, which on a standard queue names a tenant of a fair queue);
+    /// `None` for a message that stands for itself.
+    pub group: Option<&'static str>,
+}
+
+impl Outgoing {
+    /// A message that is to be seen at once, and stands for itself.
+    #[must_use]
+    pub fn at_once(body: String) -> Self {
+        Self { body, delay: Duration::ZERO, group: None }
+    }
+}
+
+/// Where a detachment is written down before it is made, so that whoever comes next knows what was attached, even if the
+/// execution environment dies in the middle of a swap.
+pub trait WriteAhead: Send + Sync {
+    /// Writes it down. The instance must not be detached unless this succeeded.
+    fn write_down(
+        &self,
+        detached: &Detached,
+    ) -> impl Future<Output = Result<(), QueueError>> + Send;
 }
 
 /// A message to be hidden.

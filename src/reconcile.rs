@@ -468,7 +468,9 @@ impl<'a, C: Cloud> Reconciler<'a, C> {
         case.detached = Some(detached);
         if let Err(error) = self.cloud.disassociate(&from.id).await {
             match (&error.kind, &mut case.detached) {
-                (ErrorKind::Transient, Some(detached)) => detached.fate = Fate::Lost(error.clone()),
+                (ErrorKind::Transient | ErrorKind::Unreadable, Some(detached)) => {
+                    detached.fate = Fate::Lost(error.clone())
+                }
                 // An answer says that nothing was detached by us now: the adapter sends this call no second time.
                 _ => case.detached = before.map(|before| before.known_by(&from.id, &error)),
             }
@@ -492,7 +494,7 @@ impl<'a, C: Cloud> Reconciler<'a, C> {
                 case.look_after_a_move().ok_or(Failure::KeepsMoving(error))
             }
             // It may have been carried out all the same.
-            ErrorKind::Transient => {
+            ErrorKind::Transient | ErrorKind::Unreadable => {
                 case.last_write = LastWrite::Lost;
                 case.look_after_a_lost_write().ok_or(Failure::Cloud(error))
             }
@@ -525,12 +527,17 @@ impl<'a, C: Cloud> Reconciler<'a, C> {
         };
         let _turn = self.pace.urgent_turn();
         match timeout_at(self.deadline, self.cloud.associate(id, &detached.profile_arn)).await {
-            Ok(Ok(())) => result.map_err(|cause| Failure::SwapUndone {
+            Ok(Ok(_)) => result.map_err(|cause| Failure::SwapUndone {
                 restored: detached.profile_arn,
                 cause: Box::new(cause),
             }),
             // Something is attached, or EC2 takes nothing in this state, or the answer was lost: a look tells.
-            Ok(Err(error)) if matches!(error.kind, ErrorKind::Conflict | ErrorKind::Transient) => {
+            Ok(Err(error))
+                if matches!(
+                    error.kind,
+                    ErrorKind::Conflict | ErrorKind::Transient | ErrorKind::Unreadable
+                ) =>
+            {
                 match timeout_at(self.deadline, self.look_at(id)).await {
                     Ok(Ok(Some(InstanceFacts { association: Some(row), .. })))
                         // What we may have taken away proves nothing: the list can lag behind.
@@ -556,7 +563,7 @@ impl<'a, C: Cloud> Reconciler<'a, C> {
             return Ok(decision);
         }
         // EC2 can leave tags out of an answer, and a rule for everything would then take the place of the right one.
-        facts.instance.tags = self.cloud.tags(&facts.instance.id).await.map_err(Failure::Cloud)?;
+        facts.instance.tags = self.tags_of(&facts.instance.id).await?;
         if facts.instance.tags.is_empty() {
             return Ok(decision);
         }
@@ -588,12 +595,17 @@ impl<'a, C: Cloud> Reconciler<'a, C> {
             }
         }
         if decision == Decision::Confirm {
-            let tags = self.cloud.tags(&facts.instance.id).await.map_err(Failure::Cloud)?;
+            let tags = self.tags_of(&facts.instance.id).await?;
             requirement = self.policy.confirm(requirement, &subject, &tags);
             decision = decide(&requirement, facts);
         }
         case.requirement = Some(requirement);
         Ok(decision)
+    }
+
+    async fn tags_of(&self, id: &InstanceId) -> Result<Tags, Failure> {
+        let tags = self.cloud.tags(std::slice::from_ref(id)).await.map_err(Failure::Cloud)?;
+        Ok(tags.into_values().next().unwrap_or_default())
     }
 
     async fn look_up(

@@ -18,7 +18,7 @@ use auto_instance_profile::model::{
     self, Association, AssociationId, AssociationState, Instance, InstanceId, InstanceState,
     Keeper, ProfileName, QueueArn,
 };
-use auto_instance_profile::queue::{DeadLetter, Hidden, QueueError, Queues};
+use auto_instance_profile::queue::{DeadLetter, Hidden, Outgoing, QueueError, Queues};
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
@@ -757,7 +757,7 @@ async fn tags_are_read_by_a_call_of_their_own() {
     let one = page("<key>App</key><value>shop</value>", "<nextToken>page-2</nextToken>");
     let two = page("<key>Empty</key><value/>", "");
     let (cloud, network) = replaying([(200, one), (200, two)]);
-    let tags = cloud.tags(&id(ID)).await.unwrap();
+    let tags = cloud.tags(&ids(&[ID])).await.unwrap().remove(&id(ID)).unwrap();
     let expected = [("App".to_owned(), "shop".to_owned()), ("Empty".to_owned(), String::new())];
     assert_eq!(tags, expected.into());
     let [first, second] = &sent(&network)[..] else { panic!("two pages, two requests") };
@@ -1498,7 +1498,7 @@ async fn error_of(cloud: &AwsCloud, operation: Operation) -> CloudError {
         Operation::DescribeIamInstanceProfileAssociations => {
             cloud.associations(&ids(&[ID])).await.unwrap_err()
         }
-        Operation::DescribeTags => cloud.tags(&id(ID)).await.unwrap_err(),
+        Operation::DescribeTags => cloud.tags(&ids(&[ID])).await.unwrap_err(),
         Operation::GetInstanceProfile => cloud.profile(&name("web")).await.unwrap_err(),
         Operation::AssociateIamInstanceProfile => cloud.associate(&id(ID), ARN).await.unwrap_err(),
         Operation::ReplaceIamInstanceProfileAssociation => {

@@ -1,5 +1,6 @@
 //! EC2 and IAM by AWS's SDK: requests out, facts or classified errors back.
 
+use std::collections::HashMap;
 use std::error::Error;
 use std::time::Duration;
 
@@ -93,17 +94,28 @@ impl Cloud for AwsCloud {
         Ok(associations)
     }
 
-    async fn tags(&self, id: &InstanceId) -> Result<Tags, CloudError> {
-        let by_id = filter("resource-id", vec![id.as_str().to_owned()]);
-        let mut pages = self.ec2.describe_tags().filters(by_id).into_paginator().send();
-        let mut tags = Tags::new();
-        while let Some(page) = pages.next().await {
-            let page = page.map_err(|error| failed(Operation::DescribeTags, id.as_str(), error))?;
-            tags.extend(page.tags().iter().filter_map(|tag| {
-                Some((tag.key()?.to_owned(), tag.value().unwrap_or_default().to_owned()))
-            }));
+    async fn tags(&self, ids: &[InstanceId]) -> Result<HashMap<InstanceId, Tags>, CloudError> {
+        let mut by_instance: HashMap<InstanceId, Tags> = HashMap::new();
+        for chunk in ids.chunks(IDS_PER_READ) {
+            let values = chunk.iter().map(|id| id.as_str().to_owned()).collect();
+            let mut pages = self
+                .ec2
+                .describe_tags()
+                .filters(filter("resource-id", values))
+                .max_results(ROWS_PER_PAGE)
+                .into_paginator()
+                .send();
+            while let Some(page) = pages.next().await {
+                let page = page.map_err(|error| failed(Operation::DescribeTags, "*", error))?;
+                for tag in page.tags() {
+                    let id = tag.resource_id().and_then(|id| InstanceId::parse(id).ok());
+                    let (Some(id), Some(key)) = (id, tag.key()) else { continue };
+                    let value = tag.value().unwrap_or_default().to_owned();
+                    by_instance.entry(id).or_default().insert(key.to_owned(), value);
+                }
+            }
         }
-        Ok(tags)
+        Ok(by_instance)
     }
 
     async fn profile(&self, name: &ProfileName) -> Result<Option<Profile>, CloudError> {
@@ -120,7 +132,11 @@ impl Cloud for AwsCloud {
         }
     }
 
-    async fn associate(&self, instance: &InstanceId, profile_arn: &str) -> Result<(), CloudError> {
+    async fn associate(
+        &self,
+        instance: &InstanceId,
+        profile_arn: &str,
+    ) -> Result<Option<Association>, CloudError> {
         self.ec2
             .associate_iam_instance_profile()
             .instance_id(instance.as_str())
@@ -129,7 +145,7 @@ impl Cloud for AwsCloud {
             .config_override(once())
             .send()
             .await
-            .map(drop)
+            .map(|answer| answer.iam_instance_profile_association().and_then(association))
             .map_err(|error| {
                 failed(Operation::AssociateIamInstanceProfile, instance.as_str(), error)
             })
@@ -139,7 +155,7 @@ impl Cloud for AwsCloud {
         &self,
         association: &AssociationId,
         profile_arn: &str,
-    ) -> Result<(), CloudError> {
+    ) -> Result<Option<Association>, CloudError> {
         self.ec2
             .replace_iam_instance_profile_association()
             .association_id(association.as_str())
@@ -148,7 +164,7 @@ impl Cloud for AwsCloud {
             .config_override(once())
             .send()
             .await
-            .map(drop)
+            .map(|answer| answer.iam_instance_profile_association().and_then(association))
             .map_err(|error| {
                 failed(Operation::ReplaceIamInstanceProfileAssociation, association.as_str(), error)
             })

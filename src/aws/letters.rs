@@ -75,7 +75,7 @@ impl DeadLetters for AwsLetters {
         let mut rest = bodies;
         while !rest.is_empty() {
             let (chunk, later) = rest.split_at(fitting(rest));
-            results.extend(send_batch(&self.sqs, &self.queue, chunk).await);
+            results.extend(send_bodies(&self.sqs, &self.queue, chunk).await);
             rest = later;
         }
         results

@@ -15,8 +15,10 @@ use futures_util::future::join_all;
 use crate::aws::cloud::AwsMessage;
 use crate::aws::{Aws, timeouts};
 use crate::model::{QueueArn, Region};
-use crate::queue::{DeadLetter, Hidden, QueueError, Queues};
+use crate::queue::{DeadLetter, Hidden, Outgoing, QueueError, Queues};
 
+/// The longest that SQS holds a new message back, in seconds.
+const LONGEST_DELAY: i32 = 900;
 /// Entries that SQS takes in one call.
 pub(super) const ENTRIES_PER_CALL: usize = 10;
 /// One try, and a call with all its tries. An invocation's end waits for them, and a message survives without.
@@ -63,14 +65,14 @@ impl Queues for Aws {
         join_all(calls).await.concat()
     }
 
-    async fn send(&self, queue: &str, bodies: &[String]) -> Vec<Result<(), QueueError>> {
+    async fn send(&self, queue: &str, messages: &[Outgoing]) -> Vec<Result<(), QueueError>> {
         let Some(region) = self.region() else {
             let error = QueueError::new("SendMessage", None, "AWS_REGION is not set");
-            return vec![Err(error); bodies.len()];
+            return vec![Err(error); messages.len()];
         };
         let sqs = self.sqs(&region);
-        let mut results = Vec::with_capacity(bodies.len());
-        for many in bodies.chunks(ENTRIES_PER_CALL * CALLS_AT_ONCE) {
+        let mut results = Vec::with_capacity(messages.len());
+        for many in messages.chunks(ENTRIES_PER_CALL * CALLS_AT_ONCE) {
             let chunks = many.chunks(ENTRIES_PER_CALL);
             let calls = chunks.map(|chunk| send_batch(&sqs, queue, chunk));
             results.extend(join_all(calls).await.concat());
@@ -129,22 +131,37 @@ pub(super) async fn hide_batch(
     })
 }
 
+/// As [`send_batch`], of messages that are to be seen at once.
+pub(super) async fn send_bodies(
+    sqs: &aws_sdk_sqs::Client,
+    queue: &str,
+    bodies: &[&str],
+) -> Vec<Result<(), QueueError>> {
+    let at_once = |body: &&str| Outgoing::at_once((*body).to_owned());
+    send_batch(sqs, queue, &bodies.iter().map(at_once).collect::<Vec<_>>()).await
+}
+
 /// Sends as many messages as SQS takes in one call, and no more.
 pub(super) async fn send_batch(
     sqs: &aws_sdk_sqs::Client,
     queue: &str,
-    bodies: &[impl AsRef<str>],
+    messages: &[Outgoing],
 ) -> Vec<Result<(), QueueError>> {
-    let entries = bodies.iter().enumerate().map(|(index, body)| {
-        let entry = SendMessageBatchRequestEntry::builder().id(index.to_string());
-        entry.message_body(body.as_ref()).build()
+    let entries = messages.iter().enumerate().map(|(index, message)| {
+        let delay = i32::try_from(message.delay.as_secs()).unwrap_or(i32::MAX).min(LONGEST_DELAY);
+        SendMessageBatchRequestEntry::builder()
+            .id(index.to_string())
+            .message_body(&message.body)
+            .set_delay_seconds((delay > 0).then_some(delay))
+            .set_message_group_id(message.group.map(str::to_owned))
+            .build()
     });
     let call = sqs.send_message_batch().queue_url(queue);
     let answer = match entries.collect::<Result<Vec<_>, _>>() {
         Ok(entries) => call.set_entries(Some(entries)).send().await,
         Err(error) => Err(SdkError::construction_failure(error)),
     };
-    each("SendMessage", bodies.len(), answer, |answer| {
+    each("SendMessage", messages.len(), answer, |answer| {
         (answer.successful.into_iter().map(|entry| entry.id).collect(), answer.failed)
     })
 }

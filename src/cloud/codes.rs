@@ -80,6 +80,7 @@ pub fn classify(operation: Operation, code: Option<&str>, message: &str, status:
             ErrorKind::Denied(_) => ErrorKind::Rejected,
             kind @ (ErrorKind::Throttled
             | ErrorKind::Transient
+            | ErrorKind::Unreadable
             | ErrorKind::Conflict
             | ErrorKind::InstanceNotFound
             | ErrorKind::ProfileNotFound

@@ -13,7 +13,7 @@ use crate::config::Mode;
 use crate::event::{Caller, Message, invocation};
 use crate::failure::{Failure, chain};
 use crate::handler::{Handler, since_1970};
-use crate::queue::Queues;
+use crate::queue::{Outgoing, Queues};
 use crate::redelivery::Undone;
 use crate::report::{Entry, InstanceReport};
 use crate::sweep::{PageReport, Sweep, entry};
@@ -267,7 +267,8 @@ impl<A: Clouds + Queues + Bus> Handler<A> {
             return Ok(());
         }
         let queue = self.config.queue.as_deref().ok_or(SweepError::NoQueue)?;
-        let Ok(sent) = timeout_at(deadline, self.aws.send(queue, bodies)).await else {
+        let messages: Vec<_> = bodies.iter().cloned().map(Outgoing::at_once).collect();
+        let Ok(sent) = timeout_at(deadline, self.aws.send(queue, &messages)).await else {
             return Err(SweepError::Look(Failure::OutOfTime));
         };
         sent.into_iter().collect::<Result<(), _>>().map_err(SweepError::Queue)

@@ -163,9 +163,14 @@ impl<'a> Checker<'a> {
                 Absent::Associate => WhenAbsent::Associate,
                 Absent::Leave => WhenAbsent::Leave,
             },
+            ..Manner::default()
         };
         if manner
-            == (Manner { when_different: WhenDifferent::Keep, when_absent: WhenAbsent::Leave })
+            == (Manner {
+                when_different: WhenDifferent::Keep,
+                when_absent: WhenAbsent::Leave,
+                ..Manner::default()
+            })
         {
             let message = format!(
                 "the rule {:?} does nothing: it keeps every profile and fills no gap",

@@ -169,6 +169,8 @@ pub struct Manner {
     pub when_different: WhenDifferent,
     /// What happens to a bare instance.
     pub when_absent: WhenAbsent,
+    /// What happens to another profile while the instance is stopped.
+    pub when_stopped: WhenStopped,
 }
 
 /// What happens to a profile that is not the one required.
@@ -189,6 +191,16 @@ pub enum WhenAbsent {
     Associate,
     /// It stays bare: the rule only corrects.
     Leave,
+}
+
+/// What happens to another profile while its instance is stopped, when EC2 replaces nothing in one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WhenStopped {
+    /// It waits until the instance runs, where one Replace changes it and the instance is never without a profile.
+    #[default]
+    Wait,
+    /// It is detached, and the required one attached, for instances that need it when they boot.
+    Swap,
 }
 
 /// One rule.

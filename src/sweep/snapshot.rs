@@ -32,19 +32,28 @@ impl<C: Cloud> Cloud for Snapshot<'_, C> {
 
     /// The same tags again: a fleet of untagged instances would take a call for each. What is found so is a finding, and
     /// before anything is taken away the second witness is heard.
-    async fn tags(&self, id: &InstanceId) -> Result<Tags, CloudError> {
-        Ok(self.facts.get(id).map(|facts| facts.instance.tags.clone()).unwrap_or_default())
+    async fn tags(&self, ids: &[InstanceId]) -> Result<HashMap<InstanceId, Tags>, CloudError> {
+        let shown = |id: &InstanceId| Some((id.clone(), self.facts.get(id)?.instance.tags.clone()));
+        Ok(ids.iter().filter_map(shown).collect())
     }
 
     async fn profile(&self, name: &ProfileName) -> Result<Option<Profile>, CloudError> {
         self.cloud.profile(name).await
     }
 
-    async fn associate(&self, _instance: &InstanceId, _arn: &str) -> Result<(), CloudError> {
+    async fn associate(
+        &self,
+        _instance: &InstanceId,
+        _arn: &str,
+    ) -> Result<Option<Association>, CloudError> {
         Err(not_written(Operation::AssociateIamInstanceProfile))
     }
 
-    async fn replace(&self, _row: &AssociationId, _arn: &str) -> Result<(), CloudError> {
+    async fn replace(
+        &self,
+        _row: &AssociationId,
+        _arn: &str,
+    ) -> Result<Option<Association>, CloudError> {
         Err(not_written(Operation::ReplaceIamInstanceProfileAssociation))
     }
 

@@ -1,5 +1,6 @@
 //! The world as a `Cloud`: no network, virtual time, errors classified by the shipped code.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use auto_instance_profile::model::{
     InstanceState, Keeper, Platform, Profile, ProfileArn, ProfileId, ProfileName, QueueArn, Region,
     Role, Tags,
 };
-use auto_instance_profile::queue::{DeadLetter, Hidden, QueueError, Queues};
+use auto_instance_profile::queue::{DeadLetter, Hidden, Outgoing, QueueError, Queues};
 
 use super::world::{self, ACCOUNT, AwsError, World};
 
@@ -92,20 +93,22 @@ impl Queues for FakeCloud {
         vec![Ok(()); letters.len()]
     }
 
-    async fn send(&self, _queue: &str, bodies: &[String]) -> Vec<Result<(), QueueError>> {
+    async fn send(&self, _queue: &str, messages: &[Outgoing]) -> Vec<Result<(), QueueError>> {
         network().await;
         let mut queues = self.queues();
         if queues.fail {
             let error = QueueError::new("SendMessage", None, "planned by the test");
-            return vec![Err(error); bodies.len()];
+            return vec![Err(error); messages.len()];
         }
-        let is_refused =
-            |body: &String| queues.refused.as_ref().is_some_and(|refused| body.contains(refused));
-        let (refused, taken): (Vec<_>, Vec<_>) = bodies.iter().partition(|body| is_refused(body));
+        let is_refused = |message: &Outgoing| {
+            queues.refused.as_ref().is_some_and(|refused| message.body.contains(refused))
+        };
+        let (refused, taken): (Vec<_>, Vec<_>) =
+            messages.iter().partition(|message| is_refused(message));
         let error = QueueError::new("SendMessage", Some("InternalError".into()), "this one");
-        let answer = |body| if refused.contains(&body) { Err(error.clone()) } else { Ok(()) };
-        let answers = bodies.iter().map(answer).collect();
-        queues.sent.extend(taken.into_iter().cloned());
+        let answer = |message| if refused.contains(&message) { Err(error.clone()) } else { Ok(()) };
+        let answers = messages.iter().map(answer).collect();
+        queues.sent.extend(taken.into_iter().cloned().map(|message| message.body));
         answers
     }
 }
@@ -189,10 +192,12 @@ impl Cloud for FakeCloud {
         Ok(rows.into_iter().map(association).collect())
     }
 
-    async fn tags(&self, id: &InstanceId) -> Result<Tags, CloudError> {
+    async fn tags(&self, ids: &[InstanceId]) -> Result<HashMap<InstanceId, Tags>, CloudError> {
         network().await;
-        let tags = self.world().describe_tags(id.as_str());
-        tags.map_err(failed(Operation::DescribeTags))
+        let tags =
+            self.world().describe_tags(&texts(ids)).map_err(failed(Operation::DescribeTags))?;
+        let by_id = tags.into_iter().map(|(id, tags)| (InstanceId::parse(&id).unwrap(), tags));
+        Ok(by_id.collect())
     }
 
     async fn profile(&self, name: &ProfileName) -> Result<Option<Profile>, CloudError> {
@@ -205,20 +210,26 @@ impl Cloud for FakeCloud {
         }
     }
 
-    async fn associate(&self, instance: &InstanceId, profile_arn: &str) -> Result<(), CloudError> {
+    async fn associate(
+        &self,
+        instance: &InstanceId,
+        profile_arn: &str,
+    ) -> Result<Option<Association>, CloudError> {
         network().await;
         let done = self.world().associate(instance.as_str(), profile_arn);
-        done.map(drop).map_err(failed(Operation::AssociateIamInstanceProfile))
+        done.map(|row| Some(association(row)))
+            .map_err(failed(Operation::AssociateIamInstanceProfile))
     }
 
     async fn replace(
         &self,
-        association: &AssociationId,
+        row: &AssociationId,
         profile_arn: &str,
-    ) -> Result<(), CloudError> {
+    ) -> Result<Option<Association>, CloudError> {
         network().await;
-        let done = self.world().replace(association.as_str(), profile_arn);
-        done.map(drop).map_err(failed(Operation::ReplaceIamInstanceProfileAssociation))
+        let done = self.world().replace(row.as_str(), profile_arn);
+        done.map(|row| Some(association(row)))
+            .map_err(failed(Operation::ReplaceIamInstanceProfileAssociation))
     }
 
     async fn disassociate(&self, association: &AssociationId) -> Result<(), CloudError> {

@@ -1,5 +1,6 @@
 //! Faults, apart from behaviour: a wrapper that makes chosen calls of any `Cloud` fail.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use auto_instance_profile::bus::{Bus, Notice};
@@ -10,7 +11,7 @@ use auto_instance_profile::model::{
     Association, AssociationId, Filter, Instance, InstanceId, Profile, ProfileName, QueueArn,
     Region, Tags,
 };
-use auto_instance_profile::queue::{DeadLetter, Hidden, QueueError, Queues};
+use auto_instance_profile::queue::{DeadLetter, Hidden, Outgoing, QueueError, Queues};
 
 /// What goes wrong with one call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,8 +109,8 @@ impl<C: Queues> Queues for Faulty<C> {
         self.cloud.give_up(dead_letter_queue, letters).await
     }
 
-    async fn send(&self, queue: &str, bodies: &[String]) -> Vec<Result<(), QueueError>> {
-        self.cloud.send(queue, bodies).await
+    async fn send(&self, queue: &str, messages: &[Outgoing]) -> Vec<Result<(), QueueError>> {
+        self.cloud.send(queue, messages).await
     }
 }
 
@@ -145,20 +146,28 @@ impl<C: Cloud> Cloud for Faulty<C> {
         self.through(Operation::DescribeIamInstanceProfileAssociations, call).await
     }
 
-    async fn tags(&self, id: &InstanceId) -> Result<Tags, CloudError> {
-        self.through(Operation::DescribeTags, self.cloud.tags(id)).await
+    async fn tags(&self, ids: &[InstanceId]) -> Result<HashMap<InstanceId, Tags>, CloudError> {
+        self.through(Operation::DescribeTags, self.cloud.tags(ids)).await
     }
 
     async fn profile(&self, name: &ProfileName) -> Result<Option<Profile>, CloudError> {
         self.through(Operation::GetInstanceProfile, self.cloud.profile(name)).await
     }
 
-    async fn associate(&self, instance: &InstanceId, arn: &str) -> Result<(), CloudError> {
+    async fn associate(
+        &self,
+        instance: &InstanceId,
+        arn: &str,
+    ) -> Result<Option<Association>, CloudError> {
         self.through(Operation::AssociateIamInstanceProfile, self.cloud.associate(instance, arn))
             .await
     }
 
-    async fn replace(&self, association: &AssociationId, arn: &str) -> Result<(), CloudError> {
+    async fn replace(
+        &self,
+        association: &AssociationId,
+        arn: &str,
+    ) -> Result<Option<Association>, CloudError> {
         let call = self.cloud.replace(association, arn);
         self.through(Operation::ReplaceIamInstanceProfileAssociation, call).await
     }

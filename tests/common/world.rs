@@ -408,9 +408,13 @@ impl World {
     }
 
     /// `DescribeTags` by the filter `resource-id`: a view of its own, which lags and lies by itself.
-    pub fn describe_tags(&mut self, id: &str) -> Result<BTreeMap<String, String>, AwsError> {
+    pub fn describe_tags(
+        &mut self,
+        ids: &[String],
+    ) -> Result<BTreeMap<String, BTreeMap<String, String>>, AwsError> {
         self.begin(Call::DescribeTags)?;
-        Ok(self.instances.get(id).map(|instance| instance.tags.clone()).unwrap_or_default())
+        let tags = |id: &String| Some((id.clone(), self.instances.get(id)?.tags.clone()));
+        Ok(ids.iter().filter_map(tags).filter(|(_, tags)| !tags.is_empty()).collect())
     }
 
     /// `GetInstanceProfile`.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use auto_instance_profile::bus::{Bus, Notice};
 use auto_instance_profile::cloud::{CloudError, Clouds, Service};
 use auto_instance_profile::model::{QueueArn, Region};
-use auto_instance_profile::queue::{DeadLetter, Hidden, QueueError, Queues};
+use auto_instance_profile::queue::{DeadLetter, Hidden, Outgoing, QueueError, Queues};
 use serde_json::json;
 
 use crate::common::fake::FakeCloud;
@@ -40,7 +40,7 @@ impl Queues for SilentQueues {
         std::future::pending().await
     }
 
-    async fn send(&self, _queue: &str, _bodies: &[String]) -> Vec<Result<(), QueueError>> {
+    async fn send(&self, _queue: &str, _messages: &[Outgoing]) -> Vec<Result<(), QueueError>> {
         std::future::pending().await
     }
 }

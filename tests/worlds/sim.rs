@@ -3,6 +3,7 @@
 //!
 //! Every call is told to the [`Watch`], which holds the truth and knows what must never be.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use auto_instance_profile::model::{
     InstanceState, Keeper, Platform, Profile, ProfileArn, ProfileId, ProfileName, QueueArn, Region,
     Role, Tags,
 };
-use auto_instance_profile::queue::{DeadLetter, Hidden, QueueError, Queues};
+use auto_instance_profile::queue::{DeadLetter, Hidden, Outgoing, QueueError, Queues};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
@@ -130,9 +131,9 @@ impl SimAws {
         arn: Option<String>,
         association: Option<String>,
         act: impl Fn(&mut Watch) -> Result<T, AwsError> + Clone + Send + 'static,
-    ) -> Result<(), CloudError> {
+    ) -> Result<Option<T>, CloudError> {
         let times = if self.is(Mutation::WritesTwice) { 2 } else { 1 };
-        let mut result = Ok(());
+        let mut result = Ok(None);
         for _ in 0..times {
             let env = Arc::clone(&self.env);
             self.watch().check_write(op, &id, arn.as_deref(), association.as_deref(), &env);
@@ -142,9 +143,9 @@ impl SimAws {
                 watch.after_write(op, &who, association.as_deref(), &env, result.is_ok());
                 result
             };
-            result = self.call(op, vec![id.clone()], carry_out).await.map(drop);
+            result = self.call(op, vec![id.clone()], carry_out).await.map(Some);
         }
-        if self.is(Mutation::TakesFailureForSuccess) { Ok(()) } else { result }
+        if self.is(Mutation::TakesFailureForSuccess) { Ok(result.ok().flatten()) } else { result }
     }
 
     async fn die<T>(&self) -> T {
@@ -210,19 +211,19 @@ impl Queues for SimAws {
         results
     }
 
-    async fn send(&self, _queue: &str, bodies: &[String]) -> Vec<Result<(), QueueError>> {
+    async fn send(&self, _queue: &str, messages: &[Outgoing]) -> Vec<Result<(), QueueError>> {
         let lost = || Err(QueueError::new("SendMessage", None, "connection reset"));
         match self.queue_call(Op::Send).await {
-            Err(_) => bodies.iter().map(|_| lost()).collect(),
+            Err(_) => messages.iter().map(|_| lost()).collect(),
             Ok(answered) => {
                 let mut watch = self.watch();
-                for body in bodies {
+                for Outgoing { body, .. } in messages {
                     let is_about = |who: &usize| body.contains(&plan::id(*who));
                     let who = (0..watch.plan.instances.len()).find(is_about).unwrap();
                     // It may be done although nothing was: the next sweep finds the instance again.
                     watch.send(About::Perhaps(who), body.clone(), 0);
                 }
-                bodies.iter().map(|_| if answered { Ok(()) } else { lost() }).collect()
+                messages.iter().map(|_| if answered { Ok(()) } else { lost() }).collect()
             }
         }
     }
@@ -295,15 +296,19 @@ impl Cloud for SimAws {
         Ok(rows.into_iter().map(association).collect())
     }
 
-    async fn tags(&self, id: &InstanceId) -> Result<Tags, CloudError> {
-        let asked = id.to_string();
-        let tags =
-            self.call(Op::Tags, vec![asked.clone()], move |watch| Ok(watch.show_tags(&asked)));
-        let tags = tags.await?;
-        if self.is(Mutation::OneWitness) {
-            return Ok(self.seen.lock().unwrap().get(id.as_str()).cloned().unwrap_or_default());
-        }
-        Ok(tags)
+    async fn tags(&self, ids: &[InstanceId]) -> Result<HashMap<InstanceId, Tags>, CloudError> {
+        let asked = sorted(ids);
+        let texts = asked.clone();
+        let tags = self.call(Op::Tags, texts, move |watch| {
+            Ok(asked.iter().map(|id| (id.clone(), watch.show_tags(id))).collect::<Vec<_>>())
+        });
+        let one_witness = self.is(Mutation::OneWitness);
+        let tags = tags.await?.into_iter().map(|(id, tags)| {
+            let seen = || self.seen.lock().unwrap().get(id.as_str()).cloned().unwrap_or_default();
+            let tags = if one_witness { seen() } else { tags };
+            (InstanceId::parse(&id).unwrap(), tags)
+        });
+        Ok(tags.collect())
     }
 
     async fn profile(&self, name: &ProfileName) -> Result<Option<Profile>, CloudError> {
@@ -316,26 +321,36 @@ impl Cloud for SimAws {
         }
     }
 
-    async fn associate(&self, instance: &InstanceId, arn: &str) -> Result<(), CloudError> {
+    async fn associate(
+        &self,
+        instance: &InstanceId,
+        arn: &str,
+    ) -> Result<Option<Association>, CloudError> {
         let (id, arn) = (instance.to_string(), arn.to_owned());
         if self.is(Mutation::NeverPutsBack) && self.detached.lock().unwrap().contains(&arn) {
-            return Ok(());
+            return Ok(None);
         }
         let (who, what) = (id.clone(), arn.clone());
         let act = move |watch: &mut Watch| watch.associate(&who, &what);
-        self.write(Op::Associate, id, Some(arn), None, act).await
+        let row = self.write(Op::Associate, id, Some(arn), None, act).await;
+        row.map(|row| row.map(association))
     }
 
-    async fn replace(&self, association: &AssociationId, arn: &str) -> Result<(), CloudError> {
-        let (association, arn) = (association.to_string(), arn.to_owned());
-        let id = self.watch().instance_of(&association);
+    async fn replace(
+        &self,
+        row_id: &AssociationId,
+        arn: &str,
+    ) -> Result<Option<Association>, CloudError> {
+        let (row_id, arn) = (row_id.to_string(), arn.to_owned());
+        let id = self.watch().instance_of(&row_id);
         let (without_lock, who) = (self.is(Mutation::IgnoresTheLock), id.clone());
-        let (row, what) = (association.clone(), arn.clone());
+        let (row, what) = (row_id.clone(), arn.clone());
         let act = move |watch: &mut Watch| {
             let row = if without_lock { watch.row_now(&who) } else { None }.unwrap_or(row.clone());
             watch.replace(&row, &what)
         };
-        self.write(Op::Replace, id, Some(arn), Some(association), act).await
+        let answer = self.write(Op::Replace, id, Some(arn), Some(row_id), act).await;
+        answer.map(|row| row.map(association))
     }
 
     async fn disassociate(&self, association: &AssociationId) -> Result<(), CloudError> {
@@ -350,7 +365,7 @@ impl Cloud for SimAws {
             let row = if without_lock { watch.row_now(&who) } else { None }.unwrap_or(row.clone());
             watch.disassociate(&row)
         };
-        self.write(Op::Disassociate, id, None, Some(association), act).await
+        self.write(Op::Disassociate, id, None, Some(association), act).await.map(drop)
     }
 }
 

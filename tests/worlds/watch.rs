@@ -411,14 +411,18 @@ impl Watch {
 
     // Writes.
 
-    pub fn associate(&mut self, id: &str, arn: &str) -> Result<(), AwsError> {
+    pub fn associate(&mut self, id: &str, arn: &str) -> Result<world::Association, AwsError> {
         role_allows(arn)?;
-        self.world.associate(id, arn).map(drop)
+        self.world.associate(id, arn)
     }
 
-    pub fn replace(&mut self, association: &str, arn: &str) -> Result<(), AwsError> {
+    pub fn replace(
+        &mut self,
+        association: &str,
+        arn: &str,
+    ) -> Result<world::Association, AwsError> {
         role_allows(arn)?;
-        self.world.replace(association, arn).map(drop)
+        self.world.replace(association, arn)
     }
 
     pub fn disassociate(&mut self, association: &str) -> Result<(), AwsError> {

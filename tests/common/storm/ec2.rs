@@ -279,20 +279,28 @@ impl Cloud for Sdk {
         self.call(Operation::DescribeIamInstanceProfileAssociations, one).await
     }
 
-    async fn tags(&self, id: &InstanceId) -> Result<Tags, CloudError> {
-        self.call(Operation::DescribeTags, || self.ec2.cloud.tags(id)).await
+    async fn tags(&self, ids: &[InstanceId]) -> Result<HashMap<InstanceId, Tags>, CloudError> {
+        self.call(Operation::DescribeTags, || self.ec2.cloud.tags(ids)).await
     }
 
     async fn profile(&self, name: &ProfileName) -> Result<Option<Profile>, CloudError> {
         self.call(Operation::GetInstanceProfile, || self.ec2.cloud.profile(name)).await
     }
 
-    async fn associate(&self, instance: &InstanceId, arn: &str) -> Result<(), CloudError> {
+    async fn associate(
+        &self,
+        instance: &InstanceId,
+        arn: &str,
+    ) -> Result<Option<Association>, CloudError> {
         let one = || self.ec2.cloud.associate(instance, arn);
         self.call(Operation::AssociateIamInstanceProfile, one).await
     }
 
-    async fn replace(&self, association: &AssociationId, arn: &str) -> Result<(), CloudError> {
+    async fn replace(
+        &self,
+        association: &AssociationId,
+        arn: &str,
+    ) -> Result<Option<Association>, CloudError> {
         let one = || self.ec2.cloud.replace(association, arn);
         self.call(Operation::ReplaceIamInstanceProfileAssociation, one).await
     }

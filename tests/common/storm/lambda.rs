@@ -9,7 +9,7 @@ use auto_instance_profile::cloud::{Cloud, CloudError, Clouds, Service};
 use auto_instance_profile::config::Config;
 use auto_instance_profile::handler::{Answer, Handler, RawPayload};
 use auto_instance_profile::model::{InstanceId, QueueArn, Region};
-use auto_instance_profile::queue::{DeadLetter, Hidden, QueueError, Queues};
+use auto_instance_profile::queue::{DeadLetter, Hidden, Outgoing, QueueError, Queues};
 use futures_util::future::join_all;
 use lambda_runtime::{Context, LambdaEvent};
 use serde_json::json;
@@ -98,7 +98,7 @@ impl Queues for Aws {
     }
 
     /// Nobody sweeps in a storm.
-    async fn send(&self, queue: &str, _bodies: &[String]) -> Vec<Result<(), QueueError>> {
+    async fn send(&self, queue: &str, _messages: &[Outgoing]) -> Vec<Result<(), QueueError>> {
         panic!("nothing is sent to {queue}")
     }
 }
