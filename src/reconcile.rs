@@ -579,7 +579,8 @@ impl<'a, C: Cloud> Reconciler<'a, C> {
         // EC2 knows better than an event whose the instance is.
         let account = facts.instance.account.as_ref().or(case.job.instance.account.as_ref());
         let region = &case.job.instance.region;
-        let subject = Subject { account, region, instance: &facts.instance };
+        let attached = facts.association.as_ref().map(|row| row.profile_arn.as_str());
+        let subject = Subject { account, region, instance: &facts.instance, attached };
         let mut requirement = self.policy.requirement(&subject);
         // Known even if what follows fails.
         case.requirement = Some(requirement.clone());

@@ -6,6 +6,7 @@
 mod common;
 
 mod arithmetic;
+mod complaints;
 mod contest;
 mod decide;
 mod events;

@@ -290,6 +290,21 @@ fn why_a_rule_is_passed_over_is_said() {
             Skipped::TemplateTagAbsent { key: "App".into() },
             "the profile is made of the tag App, which the instance lacks",
         ),
+        (
+            Skipped::Mismatch(Mismatch::NoSuchTag { key: "k/*".into(), wanted: "\"x\"".into() }),
+            "no tag whose key is like k/* has the value \"x\"",
+        ),
+        (
+            Skipped::Mismatch(Mismatch::AttachedDiffers {
+                found: Some("app/web".into()),
+                wanted: "\"x\" or none".into(),
+            }),
+            "\"app/web\" is attached, not \"x\" or none",
+        ),
+        (
+            Skipped::Mismatch(Mismatch::AttachedDiffers { found: None, wanted: "\"x\"".into() }),
+            "nothing is attached, and \"x\" is asked for",
+        ),
         (differs(Trait::Account, Some("y")), "the account is \"y\", not \"x\""),
         (differs(Trait::Region, Some("y")), "the region is \"y\", not \"x\""),
         (differs(Trait::Vpc, None), "the vpc is not known, and \"x\" is asked for"),
