@@ -58,7 +58,8 @@ fn check_requirement(template: Template, tags: &Tags, filled: Result<String, Str
         platform: Platform::Linux,
         started: None,
     };
-    let subject = Subject { account: Some(&account), region: &region, instance: &instance, attached: None };
+    let subject =
+        Subject { account: Some(&account), region: &region, instance: &instance, attached: None };
     let rule = Rule {
         name: "rule".to_owned(),
         matching: Match::default(),
