@@ -2,7 +2,8 @@
 //! than it seems to.
 
 use auto_instance_profile::allow::AllowList;
-use auto_instance_profile::policy::file::{Complaint, Severity, check};
+use auto_instance_profile::policy::file::{Complaint, MAX_BYTES, Severity, check};
+use auto_instance_profile::policy::rule::{Mismatch, Skipped, Trait};
 
 fn complaints(yaml: &str) -> Vec<Complaint> {
     check(yaml, &AllowList::parse("*").unwrap()).complaints
@@ -394,5 +395,104 @@ fn every_policy_that_is_shown_passes_without_a_word() {
     let files = [include_str!("../../policy/policy.yaml"), include_str!("../../demo/policy.yaml")];
     for yaml in whole.into_iter().chain(files) {
         assert_eq!(said(yaml), Vec::<String>::new(), "{yaml}");
+    }
+}
+
+#[test]
+fn why_a_rule_is_passed_over_is_said() {
+    let differs = |which, found: Option<&str>| {
+        let found = found.map(str::to_owned);
+        Skipped::Mismatch(Mismatch::TraitDiffers { which, found, wanted: "\"x\"".into() })
+    };
+    let tag = Mismatch::TagDiffers { key: "App".into(), found: "y".into(), wanted: "\"x\"".into() };
+    for (why, sentence) in [
+        (
+            Skipped::Mismatch(Mismatch::TagAbsent { key: "App".into() }),
+            "the instance has no tag App",
+        ),
+        (Skipped::Mismatch(tag), "the tag App is \"y\", not \"x\""),
+        (
+            Skipped::TemplateTagAbsent { key: "App".into() },
+            "the profile is made of the tag App, which the instance lacks",
+        ),
+        (
+            Skipped::Mismatch(Mismatch::NoSuchTag { key: "k/*".into(), wanted: "\"x\"".into() }),
+            "no tag whose key is like k/* has the value \"x\"",
+        ),
+        (
+            Skipped::Mismatch(Mismatch::AttachedDiffers {
+                found: Some("app/web".into()),
+                wanted: "\"x\" or none".into(),
+            }),
+            "\"app/web\" is attached, not \"x\" or none",
+        ),
+        (
+            Skipped::Mismatch(Mismatch::AttachedDiffers { found: None, wanted: "\"x\"".into() }),
+            "nothing is attached, and \"x\" is asked for",
+        ),
+        (differs(Trait::Account, Some("y")), "the account is \"y\", not \"x\""),
+        (differs(Trait::Region, Some("y")), "the region is \"y\", not \"x\""),
+        (differs(Trait::Vpc, None), "the vpc is not known, and \"x\" is asked for"),
+        (differs(Trait::Subnet, Some("y")), "the subnet is \"y\", not \"x\""),
+        (
+            differs(Trait::InstanceType, None),
+            "the instance-type is not known, and \"x\" is asked for",
+        ),
+        (differs(Trait::Platform, Some("y")), "the platform is \"y\", not \"x\""),
+    ] {
+        assert_eq!(why.to_string(), sentence);
+    }
+}
+
+#[test]
+fn complaints_about_a_policy_file_say_where_and_what() {
+    let everything = AllowList::parse("*").unwrap();
+    let rule = |key: &str| {
+        format!(
+            "version: 1\nrules:\n  - {{ name: a, match: {{ tags: {{ {key:?}: x }} }}, profile: web }}\n"
+        )
+    };
+    let many = format!(
+        "version: 1
+rules: [{{ name: a, match: {{ tags: {{ A: [{}] }} }}, profile: web }}]",
+        "x, ".repeat(50_001)
+    );
+    // So many patterns that comparing each with each would take too long.
+    let hard = (0..60).map(|number| {
+        let pattern = format!("*{}{number}*", "x*".repeat(120));
+        format!(
+            "  - {{ name: r{number}, match: {{ tags: {{ A: {pattern:?} }} }}, profile: web }}\n"
+        )
+    });
+    let hard = format!("version: 1\nrules:\n{}", hard.collect::<String>());
+    for (yaml, words) in [
+        (
+            "version: 1\nversion: 1\nrules: []".to_owned(),
+            "2:1: error: the key version stands in this map already",
+        ),
+        (
+            "version: 1\nrules: []\n---\nx: 1\n".to_owned(),
+            "error: a second document begins here; a policy file holds one",
+        ),
+        (rule(""), "error: \"\" is no tag key: one has 1 to 128 characters"),
+        (rule(&"k".repeat(129)), "is no tag key: one has 1 to 128 characters"),
+        (many, "error: the file has too many keys and values up to here"),
+        (hard, "warning: from the rule \"r"),
+        (
+            " ".repeat(MAX_BYTES + 1),
+            "error: the file has 1000001 bytes; a policy has at most 1000000",
+        ),
+        (
+            "version: 1\nrules: []".to_owned(),
+            "1:10: warning: there are no rules, so no instance is managed",
+        ),
+    ] {
+        let complaints = check(&yaml, &everything).complaints;
+        let said = complaints.iter().any(|complaint| complaint.to_string().contains(words));
+        assert!(
+            said,
+            "{words}: {:?}",
+            complaints.iter().map(ToString::to_string).collect::<Vec<_>>()
+        );
     }
 }

@@ -7,9 +7,9 @@ mod common;
 
 mod arithmetic;
 mod complaints;
-mod contest;
 mod decide;
 mod events;
+mod flapping;
 mod handler;
 mod lines;
 mod operator;
@@ -19,7 +19,6 @@ mod queues;
 mod reconcile;
 mod requirements;
 mod rooms;
-mod sentences;
 mod settings;
 mod storm;
 mod sweep;
