@@ -52,13 +52,14 @@ def test_a_spoiled_policy_is_invalid(spoil: Callable[[dict[str, Any]], object]) 
 
 
 PROPERTIES = ["account", "region", "vpc", "subnet", "instance-type", "platform", "attached"]
+FILE_KEYS = ["version", "ignore", "rules"]
 RULE_KEYS = ["name", "match", "profile", "when-different", "when-absent", "when-stopped"]
 
 
 @pytest.mark.parametrize(
     "spoil",
     [
-        *[lambda policy, key=key: policy.update({key: None}) for key in ["version", "ignore", "rules"]],
+        *[lambda policy, key=key: policy.update({key: None}) for key in FILE_KEYS],
         lambda policy: policy.update(ignore=[None]),
         lambda policy: policy.update(rules=[None]),
         *[lambda policy, key=key: policy["rules"][0].update({key: None}) for key in RULE_KEYS],
