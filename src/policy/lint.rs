@@ -118,7 +118,9 @@ fn is_ignored(ignore: &[Match], key: &str, value: &str) -> bool {
     let (key, value) = (Pattern::new(key), Pattern::new(value));
     // A tag of a node is never empty.
     let covers = |values: &AnyOf| {
-        values.0.iter().any(|ours| ours.matches(value.text()) || ours.text() == "?*")
+        let is_enough =
+            |ours: &Pattern| ours.text() == "?*" || ours.covers(&value, &mut Effort::default());
+        values.0.iter().any(is_enough)
     };
     ignore.iter().any(|entry| {
         let others = !entry.traits.is_empty() || entry.attached.is_some();
