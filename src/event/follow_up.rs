@@ -10,7 +10,7 @@ use crate::flapping::History;
 use crate::model::{
     AccountId, AssociationId, Detached, InstanceId, InstanceRef, ProfileArn, ProfileId, Region,
 };
-use crate::queue::{Outgoing, QueueError, Queues, WriteAhead};
+use crate::queue::Outgoing;
 use crate::verification::{After, FIRST_LOOK, Verification};
 
 /// The key by which a message about an unfinished swap is known.
@@ -28,26 +28,6 @@ const GROUP: &str = "verification";
 const LONGEST_DELAY: Duration = Duration::from_mins(15);
 /// Corrections that a message carries: more are not needed to know that an instance is flapping.
 const MAX_CARRIED: usize = 10;
-
-/// The function's own queue.
-#[derive(Debug)]
-pub struct OwnQueue<'a, Q> {
-    /// The queues.
-    pub queues: &'a Q,
-    /// The queue's URL.
-    pub url: &'a str,
-}
-
-impl<Q: Queues> WriteAhead for OwnQueue<'_, Q> {
-    async fn write_down(&self, detached: &Detached) -> Result<(), QueueError> {
-        let message = message_to_finish_swap(detached);
-        let sent = self.queues.send(self.url, std::slice::from_ref(&message)).await;
-        // An answer that does not say so is no success.
-        sent.into_iter().next().unwrap_or_else(|| {
-            Err(QueueError::new("SendMessage", None, "SQS's answer does not say how it went"))
-        })
-    }
-}
 
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]

@@ -203,6 +203,18 @@ pub enum WhenStopped {
     Swap,
 }
 
+impl WhenStopped {
+    /// Reads the word.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        match word {
+            "wait" => Some(Self::Wait),
+            "swap" => Some(Self::Swap),
+            _ => None,
+        }
+    }
+}
+
 /// One rule.
 #[derive(Debug, Clone)]
 pub struct Rule {

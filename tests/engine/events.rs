@@ -167,7 +167,10 @@ fn events_of_other_kinds_are_ignored_whatever_their_shape() {
 #[test]
 fn a_deleted_tag_stands_only_among_the_changed_keys_and_still_wakes_us() {
     let deleted = sample_with("tags-changed.json", |event| event["detail"]["tags"] = json!({}));
-    assert_eq!(read_summary(&deleted), "TagChange: 123456789012/us-east-1/i-0123456789abcdef0");
+    assert_eq!(
+        read_summary(&deleted),
+        "TagChange: 123456789012/us-east-1/i-0123456789abcdef0, expecting no tag \"InstanceProfile\""
+    );
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod arithmetic;
 mod decide;
 mod events;
 mod flapping;
+mod follow_ups;
 mod handler;
 mod lines;
 mod operator;

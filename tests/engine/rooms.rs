@@ -38,6 +38,9 @@ fn forbidden(file: &str) -> &'static [&'static str] {
         | "event.rs"
         | "event/trail.rs"
         | "event/invocation.rs"
+        | "event/follow_up.rs"
+        | "expectation.rs"
+        | "verification.rs"
         | "backoff.rs"
         | "census.rs"
         | "launcher.rs" => PURE,
@@ -57,7 +60,8 @@ fn forbidden(file: &str) -> &'static [&'static str] {
             "crate::reconcile",
             "crate::handler",
         ],
-        "contest.rs" => &["aws_", "std::env", "lambda_runtime", "SystemTime", "crate::decide"],
+        "flapping.rs" => &["aws_", "std::env", "lambda_runtime", "SystemTime", "crate::decide"],
+        "own_queue.rs" => &["aws_", "std::env", "lambda_runtime", "SystemTime", "crate::decide"],
         "sweep.rs" | "sweep/snapshot.rs" => &[
             "aws_sdk_",
             "aws_config",
@@ -67,7 +71,6 @@ fn forbidden(file: &str) -> &'static [&'static str] {
             "decide(",
             "crate::event",
             "crate::handler",
-            "crate::queue",
         ],
         "cloud/codes.rs" => {
             &["aws_sdk_", "aws_config", "tokio", "tracing", "std::env", "async ", "crate::decide"]
@@ -104,7 +107,12 @@ fn forbidden(file: &str) -> &'static [&'static str] {
             "crate::decide",
             "crate::cloud",
         ],
-        "reconcile.rs" | "report.rs" | "failure.rs" => &[
+        "reconcile.rs"
+        | "reconcile/attempt.rs"
+        | "reconcile/look.rs"
+        | "reconcile/write.rs"
+        | "report.rs"
+        | "failure.rs" => &[
             "aws_sdk_",
             "aws_config",
             "std::env",
@@ -113,7 +121,7 @@ fn forbidden(file: &str) -> &'static [&'static str] {
             "crate::handler",
             "SystemTime",
         ],
-        "handler.rs" | "handler/sweep.rs" | "handler/work.rs" => {
+        "handler.rs" | "handler/batch.rs" | "handler/sweep.rs" | "handler/work.rs" => {
             &["aws_sdk_", "aws_config", "std::env", "crate::decide::decide"]
         }
         "main.rs" => &["aws_sdk_", "crate::decide", "reconcile"],
