@@ -1280,7 +1280,7 @@ async fn messages_are_sent_ten_a_call_and_each_has_its_own_fate() {
     });
     let third = json!({ "__type": "com.amazonaws.sqs#QueueDoesNotExist", "message": "Gone." });
     let (network, aws) = queues_answering([(200, first), (200, second), (400, third)]);
-    let results = aws.send(QUEUE_URL, &bodies).await;
+    let results = aws.send(QUEUE_URL, &at_once(&bodies)).await;
     assert_eq!(results.len(), 23);
     let failed: Vec<_> = codes(&results).into_iter().map(|(place, _)| place).collect();
     assert_eq!(failed, [13, 17, 20, 21, 22]);
@@ -1311,7 +1311,7 @@ async fn nothing_to_send_is_no_request_nor_is_there_one_without_a_region() {
     let mut sdk = sdk_over(network.clone()).into_builder();
     sdk.set_region(None);
     let nowhere = Aws::with(sdk.build());
-    let results = nowhere.send(QUEUE_URL, &["a".to_owned(), "b".to_owned()]).await;
+    let results = nowhere.send(QUEUE_URL, &at_once(&["a", "b"])).await;
     let said = |error: &QueueError| chain(error);
     let errors: Vec<_> = results.iter().map(|result| said(result.as_ref().unwrap_err())).collect();
     assert_eq!(errors, ["SendMessage failed: AWS_REGION is not set"; 2]);
@@ -1415,7 +1415,7 @@ async fn a_queue_or_a_bus_that_never_answers_is_not_waited_for() {
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
     // A sweep's page can be a hundred calls, eight at a time.
     let began = tokio::time::Instant::now();
-    let results = aws.send(QUEUE_URL, &vec!["body".to_owned(); 160]).await;
+    let results = aws.send(QUEUE_URL, &at_once(&["body"; 160])).await;
     assert!(results.len() == 160 && results.iter().all(Result::is_err));
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
 }
@@ -1424,6 +1424,11 @@ async fn a_queue_or_a_bus_that_never_answers_is_not_waited_for() {
 fn queues_answering<const N: usize>(answers: [(u16, Value); N]) -> (StaticReplayClient, Aws) {
     let network = network_answering(answers.map(|(status, body)| (status, body.to_string())));
     (network.clone(), Aws::with(sdk_over(network)))
+}
+
+/// Messages that are to be seen at once.
+fn at_once(bodies: &[impl AsRef<str>]) -> Vec<Outgoing> {
+    bodies.iter().map(|body| Outgoing::at_once(body.as_ref().to_owned())).collect()
 }
 
 /// What was asked of SQS, in its own protocol.

@@ -87,7 +87,7 @@ impl Cloud for AwsCloud {
             while let Some(page) = pages.next().await {
                 let page = page.map_err(|error| failed(CALL, "*", error))?;
                 associations.extend(
-                    page.iam_instance_profile_associations().iter().filter_map(association),
+                    page.iam_instance_profile_associations().iter().filter_map(association_of),
                 );
             }
         }
@@ -145,7 +145,7 @@ impl Cloud for AwsCloud {
             .config_override(once())
             .send()
             .await
-            .map(|answer| answer.iam_instance_profile_association().and_then(association))
+            .map(|answer| answer.iam_instance_profile_association().and_then(association_of))
             .map_err(|error| {
                 failed(Operation::AssociateIamInstanceProfile, instance.as_str(), error)
             })
@@ -164,7 +164,7 @@ impl Cloud for AwsCloud {
             .config_override(once())
             .send()
             .await
-            .map(|answer| answer.iam_instance_profile_association().and_then(association))
+            .map(|answer| answer.iam_instance_profile_association().and_then(association_of))
             .map_err(|error| {
                 failed(Operation::ReplaceIamInstanceProfileAssociation, association.as_str(), error)
             })
@@ -224,7 +224,7 @@ impl Fleet for AwsCloud {
             .send()
             .await
             .map_err(|error| failed(CALL, "*", error))?;
-        let rows = page.iam_instance_profile_associations().iter().filter_map(association);
+        let rows = page.iam_instance_profile_associations().iter().filter_map(association_of);
         Ok(Page { rows: rows.collect(), next: token(page.next_token()) })
     }
 }
@@ -292,7 +292,7 @@ fn instance(found: &aws_sdk_ec2::types::Instance, account: Option<&AccountId>) -
 }
 
 /// `None` for a row that names no instance or has no id: nothing could be done about it.
-fn association(row: &aws_sdk_ec2::types::IamInstanceProfileAssociation) -> Option<Association> {
+fn association_of(row: &aws_sdk_ec2::types::IamInstanceProfileAssociation) -> Option<Association> {
     let profile = row.iam_instance_profile();
     Some(Association {
         id: AssociationId::parse(row.association_id()?).ok()?,

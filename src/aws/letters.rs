@@ -5,7 +5,7 @@ use std::time::Duration;
 use aws_sdk_sqs::error::SdkError;
 use aws_sdk_sqs::types::{DeleteMessageBatchRequestEntry, Message, MessageSystemAttributeName};
 
-use crate::aws::queue::{ENTRIES_PER_CALL, each, failed_call, hide_batch, send_batch};
+use crate::aws::queue::{ENTRIES_PER_CALL, each, failed_call, hide_batch, send_bodies};
 use crate::aws::{ATTEMPT_TIMEOUT, Aws, OPERATION_TIMEOUT, timeouts};
 use crate::model::Region;
 use crate::queue::{DeadLetters, Hidden, Letter, QueueError};
