@@ -5,7 +5,9 @@ use std::time::Duration;
 use aws_sdk_sqs::error::SdkError;
 use aws_sdk_sqs::types::{DeleteMessageBatchRequestEntry, Message, MessageSystemAttributeName};
 
-use crate::aws::queue::{ENTRIES_PER_CALL, each, failed_call, hide_batch, send_bodies};
+use crate::aws::errors::failed_call;
+use crate::aws::queue::{ENTRIES_PER_CALL, each, hide_batch, send_bodies};
+use crate::aws::secrets::KeepsSecrets;
 use crate::aws::{ATTEMPT_TIMEOUT, Aws, OPERATION_TIMEOUT, timeouts};
 use crate::model::Region;
 use crate::queue::{DeadLetters, Hidden, Letter, QueueError};
@@ -32,7 +34,7 @@ impl Aws {
             .region(aws_sdk_sqs::config::Region::new(region.as_str().to_owned()))
             .timeout_config(timeouts(ATTEMPT_TIMEOUT, OPERATION_TIMEOUT));
         AwsLetters {
-            sqs: aws_sdk_sqs::Client::from_conf(config.build()),
+            sqs: aws_sdk_sqs::Client::from_conf(config.interceptor(KeepsSecrets).build()),
             dead_letter_queue: dead_letter_queue.to_owned(),
             queue: queue.to_owned(),
         }
@@ -56,7 +58,7 @@ impl DeadLetters for AwsLetters {
             Ok(answer) => {
                 Ok(answer.messages.unwrap_or_default().into_iter().filter_map(letter).collect())
             }
-            Err(error) => Err(failed_call("ReceiveMessage", error)),
+            Err(error) => Err(failed_call("ReceiveMessage", &error)),
         }
     }
 
