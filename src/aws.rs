@@ -25,7 +25,7 @@ use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 
 use crate::aws::cloud::AwsCloud;
-use crate::aws::errors::failed;
+use crate::aws::errors::{Said, failed};
 use crate::aws::secrets::KeepsSecrets;
 use crate::aws::whole::WholeAnswers;
 use crate::cloud::{CloudError, Clouds, Operation, Service};
@@ -114,7 +114,10 @@ impl Aws {
     /// What each place answered that was asked.
     pub async fn check_credentials(&self) -> Result<(), Box<dyn Error + Send + Sync>> {
         match self.sdk.credentials_provider() {
-            Some(provider) => Ok(provider.provide_credentials().await.map(drop)?),
+            Some(provider) => match provider.provide_credentials().await {
+                Ok(_) => Ok(()),
+                Err(error) => Err(Said::all_of(&error).into()),
+            },
             None => Err("nothing is configured that could answer with credentials".into()),
         }
     }

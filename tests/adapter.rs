@@ -1399,6 +1399,46 @@ async fn messages_are_sent_ten_a_call_and_each_has_its_own_fate() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_sends_no_more_bytes_than_sqs_takes() {
+    let answer = |ids: usize| {
+        let successful: Vec<_> = (0..ids).map(|id| json!({ "Id": id.to_string() })).collect();
+        (200, json!({ "Successful": successful, "Failed": [] }))
+    };
+    let (network, aws) = queues_answering([answer(2), answer(10), answer(2)]);
+    let (large, small) = ("x".repeat(600_000), "y".to_owned());
+    let bodies = [vec![small.clone(), large.clone(), large], vec![small; 11]].concat();
+    let results = aws.send(QUEUE_URL, &at_once(&bodies)).await;
+    assert_eq!((codes(&results), results.len()), (vec![], 14));
+    let calls = asked(&network, "SendMessageBatch");
+    let entries: Vec<_> =
+        calls.iter().map(|call| call["Entries"].as_array().unwrap().len()).collect();
+    assert_eq!(entries, [2, 10, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_takes_its_delay_and_its_group_along() {
+    let done = json!({ "Successful": [{ "Id": "0" }, { "Id": "1" }, { "Id": "2" }], "Failed": [] });
+    let (network, aws) = queues_answering([(200, done)]);
+    let messages = [(0, None), (300, Some("verification")), (3600, Some("sweep"))];
+    let messages = messages.map(|(seconds, group)| Outgoing {
+        body: "b".to_owned(),
+        delay: Duration::from_secs(seconds),
+        group,
+    });
+    assert_eq!(codes(&aws.send(QUEUE_URL, &messages).await), []);
+    let [call] = &asked(&network, "SendMessageBatch")[..] else { panic!("one call") };
+    assert_eq!(
+        call["Entries"],
+        json!([
+            { "Id": "0", "MessageBody": "b" },
+            { "Id": "1", "MessageBody": "b", "DelaySeconds": 300, "MessageGroupId": "verification" },
+            // No longer than SQS holds back.
+            { "Id": "2", "MessageBody": "b", "DelaySeconds": 900, "MessageGroupId": "sweep" },
+        ])
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_to_send_is_no_request_nor_is_there_one_without_a_region() {
     let (network, aws) = queues_answering([]);
     assert!(aws.send(QUEUE_URL, &[]).await.is_empty());

@@ -40,7 +40,7 @@ impl Said {
     }
 
     /// An error with everything beneath it.
-    fn all_of(error: &dyn Error) -> Self {
+    pub(super) fn all_of(error: &dyn Error) -> Self {
         let mut text = error.to_string();
         let mut next = error.source();
         while let Some(source) = next {

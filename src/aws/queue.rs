@@ -29,10 +29,10 @@ const OPERATION_TIMEOUT: Duration = Duration::from_millis(1900);
 /// Calls under way at once, where a sweep sends many messages: each has less than a second.
 const CALLS_AT_ONCE: usize = 8;
 /// Bytes that SQS takes in one call: bodies, and attributes with their names and types.
-pub(super) const MAX_BYTES: usize = 1_048_576;
+const MAX_BYTES: usize = 1_048_576;
 /// The longest part of an error that goes with a dead letter, in bytes: an encoded denial, whole.
 const MAX_ERROR_BYTES: usize = 65_536;
-/// What stands beside body and error in a dead letter, in bytes: names, types, the error's type and the message's id.
+/// What stands beside the bodies, in bytes: in a dead letter names, types, the error's type and the message's id.
 const BYTES_BESIDE: usize = 1024;
 
 impl Queues for Aws {
@@ -78,9 +78,8 @@ impl Queues for Aws {
         };
         let sqs = self.sqs(&region);
         let mut results = Vec::with_capacity(messages.len());
-        for many in messages.chunks(ENTRIES_PER_CALL * CALLS_AT_ONCE) {
-            let chunks = many.chunks(ENTRIES_PER_CALL);
-            let calls = chunks.map(|chunk| send_batch(&sqs, queue, chunk));
+        for many in batches(messages).chunks(CALLS_AT_ONCE) {
+            let calls = many.iter().map(|batch| send_batch(&sqs, queue, batch));
             results.extend(join_all(calls).await.concat());
         }
         results
@@ -137,14 +136,22 @@ pub(super) async fn hide_batch(
     })
 }
 
-/// As [`send_batch`], of messages that are to be seen at once.
-pub(super) async fn send_bodies(
-    sqs: &aws_sdk_sqs::Client,
-    queue: &str,
-    bodies: &[&str],
-) -> Vec<Result<(), QueueError>> {
-    let at_once = |body: &&str| Outgoing::at_once((*body).to_owned());
-    send_batch(sqs, queue, &bodies.iter().map(at_once).collect::<Vec<_>>()).await
+/// Messages as SQS takes them in one call each: so many, and so many bytes. One that is too large for any call is alone.
+pub(super) fn batches(messages: &[Outgoing]) -> Vec<&[Outgoing]> {
+    let mut batches = Vec::new();
+    let mut rest = messages;
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let fits = |message: &&Outgoing| {
+            bytes += message.body.len();
+            bytes <= MAX_BYTES - BYTES_BESIDE
+        };
+        let number = rest.iter().take(ENTRIES_PER_CALL).take_while(fits).count().max(1);
+        let (batch, others) = rest.split_at(number);
+        batches.push(batch);
+        rest = others;
+    }
+    batches
 }
 
 /// Sends as many messages as SQS takes in one call, and no more.
@@ -228,4 +235,23 @@ where
         })
     };
     (0..entries).map(result).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_holds_as_many_messages_as_sqs_takes() {
+        let sizes = |bytes: &[usize]| {
+            let messages: Vec<_> =
+                bytes.iter().map(|bytes| Outgoing::at_once("x".repeat(*bytes))).collect();
+            batches(&messages).into_iter().map(<[Outgoing]>::len).collect::<Vec<_>>()
+        };
+        assert_eq!(sizes(&[]), [0; 0]);
+        assert_eq!(sizes(&[1000; 30]), [10, 10, 10]);
+        assert_eq!(sizes(&[1000, 600_000, 1000, 600_000, 1000]), [3, 2]);
+        assert_eq!(sizes(&[MAX_BYTES + 1, 1000, MAX_BYTES + 1]), [1, 1, 1]);
+        assert_eq!(sizes(&[MAX_BYTES / 2; 2]), [1, 1], "room is left for what else counts");
+    }
 }
