@@ -3,17 +3,18 @@
 //! Payloads are told apart by their own fields, never by guess. What is none of our business is [`Ignored`]; what claims to
 //! be ours and cannot be read is [`Malformed`], an error, so that nothing is lost.
 
+mod envelope;
 pub mod invocation;
 mod trail;
 
 use std::fmt;
 
-use aws_lambda_events::event::eventbridge::EventBridgeEvent;
 use aws_lambda_events::event::sqs::SqsMessage;
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::census::SweepRequest;
+use crate::event::envelope::Envelope;
 use crate::model::{AccountId, Illegal, InstanceId, InstanceRef, QueueArn, Region, Tags};
 
 /// Everything the function can be invoked with.
@@ -319,7 +320,7 @@ impl Reader<'_> {
     }
 
     fn tag_change(&self, value: Value) -> Result<Reading, Malformed> {
-        #[derive(Debug, Deserialize, serde::Serialize)]
+        #[derive(Debug, Deserialize)]
         #[serde(rename_all = "kebab-case")]
         struct Detail {
             changed_tag_keys: Vec<String>,
@@ -336,9 +337,9 @@ impl Reader<'_> {
         {
             return Ok(Reading::Ignored(Ignored::OtherResource { service, resource_type }));
         }
-        let event: EventBridgeEvent<Detail> = EventBridgeEvent::deserialize(value)
-            .map_err(|why| Malformed::Fields { kind: TAG_CHANGE, why })?;
-        let at_ms = event.time.map(|time| time.timestamp_millis());
+        let fields = |why| Malformed::Fields { kind: TAG_CHANGE, why };
+        let event: Envelope<Detail> = Envelope::deserialize(value).map_err(fields)?;
+        let at_ms = event.at_ms();
         let detail = &event.detail;
         if !detail.changed_tag_keys.iter().any(|key| (self.reads_tag)(key)) {
             return Ok(Reading::Ignored(Ignored::OtherTags {
@@ -347,9 +348,9 @@ impl Reader<'_> {
         }
         let mut announced = detail.tags.clone().unwrap_or_default();
         announced.retain(|key, _| (self.reads_tag)(key));
-        let resources = event.resources.as_deref().unwrap_or_default();
+        let resources = event.resources().map_err(fields)?;
         let (mut targets, mut illegal) = (Vec::new(), Vec::new());
-        for arn in resources {
+        for arn in &resources {
             match instance_of(arn) {
                 Ok(instance) => targets.push(Target { instance, announced: announced.clone() }),
                 Err(why) => illegal.push(why),
@@ -375,13 +376,13 @@ impl Reader<'_> {
 }
 
 fn state_change(value: Value) -> Result<Reading, Malformed> {
-    #[derive(Debug, Deserialize, serde::Serialize)]
+    #[derive(Debug, Deserialize)]
     #[serde(rename_all = "kebab-case")]
     struct Detail {
         instance_id: String,
         // `state` is not read: it is what was, and only a look tells what is.
     }
-    let event: EventBridgeEvent<Detail> = EventBridgeEvent::deserialize(value)
+    let event: Envelope<Detail> = Envelope::deserialize(value)
         .map_err(|why| Malformed::Fields { kind: STATE_CHANGE, why })?;
     let illegal = |field| illegal(STATE_CHANGE, field);
     let account = event.account.as_deref().ok_or_else(|| absent(STATE_CHANGE, "account"))?;
@@ -395,7 +396,7 @@ fn state_change(value: Value) -> Result<Reading, Malformed> {
         origin: Origin::StateChange,
         targets: vec![Target { instance, announced: Tags::new() }],
         illegal: vec![],
-        occasion: Occasion { at_ms: event.time.map(|time| time.timestamp_millis()), by: None },
+        occasion: Occasion { at_ms: event.at_ms(), by: None },
     }))
 }
 

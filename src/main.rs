@@ -1,7 +1,6 @@
 //! The Lambda function's binary: composition only.
 
 use std::env;
-use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write};
 use std::process::ExitCode;

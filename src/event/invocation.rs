@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::census::{Progress, SweepRequest};
+use crate::event::envelope::object;
 use crate::event::{Caller, Malformed, Occasion, Origin, Reading, Target, Trigger};
 use crate::model::{Filter, InstanceId, InstanceRef, Tags};
 
@@ -77,6 +78,7 @@ pub fn of_a_sweep(value: Value) -> Result<Reading, Malformed> {
     #[derive(Debug, Deserialize)]
     #[serde(rename_all = "kebab-case", deny_unknown_fields)]
     struct Invocation {
+        #[serde(deserialize_with = "object")]
         sweep: Sweep,
         #[serde(default)]
         dry_run: bool,
@@ -86,7 +88,7 @@ pub fn of_a_sweep(value: Value) -> Result<Reading, Malformed> {
     struct Sweep {
         #[serde(default)]
         filters: BTreeMap<String, Vec<String>>,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "object")]
         progress: Progress,
     }
     let Invocation { sweep, dry_run } =

@@ -36,6 +36,7 @@ fn forbidden(file: &str) -> &'static [&'static str] {
         | "policy/template.rs"
         | "decide.rs"
         | "event.rs"
+        | "event/envelope.rs"
         | "event/trail.rs"
         | "event/invocation.rs"
         | "backoff.rs"
