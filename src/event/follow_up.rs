@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::event::{Malformed, illegal, object};
+use crate::event::envelope::object;
+use crate::event::{Malformed, illegal};
 use crate::flapping::History;
 use crate::model::{
     AccountId, AssociationId, Detached, InstanceId, InstanceRef, ProfileArn, ProfileId, Region,
@@ -28,6 +29,20 @@ const GROUP: &str = "verification";
 const LONGEST_DELAY: Duration = Duration::from_mins(15);
 /// Corrections that a message carries: more are not needed to know that an instance is flapping.
 const MAX_CARRIED: usize = 10;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SwapMessage {
+    #[serde(rename = "finish-swap", deserialize_with = "object")]
+    fields: SwapFields,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VerifyMessage {
+    #[serde(rename = "verify", deserialize_with = "object")]
+    fields: VerifyFields,
+}
 
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -104,7 +119,8 @@ pub fn message_to_verify(verification: &Verification) -> Outgoing {
 /// # Errors
 /// [`Malformed`], naming the field and what it takes.
 pub fn read_swap(value: Value) -> Result<Detached, Malformed> {
-    let fields: SwapFields = fields_of(value, FINISH_SWAP, SWAP)?;
+    let why = |why| Malformed::Fields { kind: SWAP, why };
+    let SwapMessage { fields } = SwapMessage::deserialize(value).map_err(why)?;
     let profile = ProfileArn::parse(&fields.profile).map_err(illegal(SWAP, "profile"))?;
     let association = AssociationId::parse(&fields.association_id);
     Ok(Detached {
@@ -119,7 +135,8 @@ pub fn read_swap(value: Value) -> Result<Detached, Malformed> {
 /// # Errors
 /// [`Malformed`], naming the field and what it takes.
 pub fn read_verification(value: Value) -> Result<Verification, Malformed> {
-    let fields: VerifyFields = fields_of(value, VERIFY, VERIFICATION)?;
+    let why = |why| Malformed::Fields { kind: VERIFICATION, why };
+    let VerifyMessage { fields } = VerifyMessage::deserialize(value).map_err(why)?;
     let (id, region) = (&fields.instance_id, &fields.region);
     let after = After::ALL.into_iter().find(|after| after.as_str() == fields.after);
     let association = fields.association_id.as_deref().map(AssociationId::parse).transpose();
@@ -140,20 +157,6 @@ pub fn read_verification(value: Value) -> Result<Verification, Malformed> {
             by: fields.changed_by,
         },
     })
-}
-
-fn fields_of<T: for<'de> Deserialize<'de>>(
-    mut value: Value,
-    key: &'static str,
-    kind: &'static str,
-) -> Result<T, Malformed> {
-    let inner = value.get_mut(key).map(Value::take).unwrap_or_default();
-    let others = value.as_object().into_iter().flat_map(|fields| fields.keys());
-    if others.filter(|other| *other != key).count() > 0 {
-        return Err(Malformed::NotAnEvent("a message of the function's own with other fields"));
-    }
-    let inner = object(inner, kind)?;
-    T::deserialize(inner).map_err(|why| Malformed::Fields { kind, why })
 }
 
 fn instance(
