@@ -69,7 +69,12 @@ fn decided(facts: &InstanceFacts, iam: Option<Profile>) -> Decision {
 fn decided_by(policy: &Policy, facts: &InstanceFacts, iam: Option<Profile>) -> Decision {
     let account = AccountId::parse("123456789012").unwrap();
     let region = Region::parse("us-east-1").unwrap();
-    let subject = Subject { account: Some(&account), region: &region, instance: &facts.instance };
+    let subject = Subject {
+        account: Some(&account),
+        region: &region,
+        instance: &facts.instance,
+        attached: None,
+    };
     let requirement = policy.requirement(&subject);
     if let Decision::LookUp(wanted) = decide(&requirement, facts) {
         return decide(&policy.settle(requirement, &wanted, iam), facts);
@@ -264,7 +269,8 @@ fn the_association_in_force_is_the_newest_that_is_not_on_its_way_out() {
 fn an_unsettled_requirement_is_looked_up_only_where_a_profile_could_be_attached() {
     let requirement = |facts: &InstanceFacts| {
         let region = Region::parse("us-east-1").unwrap();
-        let subject = Subject { account: None, region: &region, instance: &facts.instance };
+        let subject =
+            Subject { account: None, region: &region, instance: &facts.instance, attached: None };
         policy().requirement(&subject)
     };
     for (state, expected) in [("running", "look-up"), ("pending", "wait"), ("terminated", "leave")]
@@ -325,7 +331,8 @@ fn every_row_that_only_a_policy_file_brings() {
     }
     let retired = with_db(rule("retired", "running"));
     let region = Region::parse("us-east-1").unwrap();
-    let subject = Subject { account: None, region: &region, instance: &retired.instance };
+    let subject =
+        Subject { account: None, region: &region, instance: &retired.instance, attached: None };
     let once = policy.requirement(&subject);
     assert_eq!(decide(&once, &retired).row(), None, "one read of the tags is not enough");
     let agreeing = retired.instance.tags.clone();

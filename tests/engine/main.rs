@@ -6,6 +6,7 @@
 mod common;
 
 mod arithmetic;
+mod complaints;
 mod decide;
 mod events;
 mod flapping;

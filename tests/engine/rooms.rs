@@ -32,6 +32,8 @@ fn forbidden(file: &str) -> &'static [&'static str] {
         | "policy/index.rs"
         | "policy/file.rs"
         | "policy/check.rs"
+        | "policy/lint.rs"
+        | "policy/attached.rs"
         | "policy/pattern.rs"
         | "policy/template.rs"
         | "decide.rs"

@@ -141,7 +141,7 @@ fn instance(number: usize) -> InstanceFacts {
 
 fn decisions(policy: &Policy, fleet: &[InstanceFacts], region: &Region) -> Vec<String> {
     let decide_one = |facts: &InstanceFacts| {
-        let subject = Subject { account: None, region, instance: &facts.instance };
+        let subject = Subject { account: None, region, instance: &facts.instance, attached: None };
         let requirement = policy.requirement(&subject);
         black_box(decide(&requirement, facts));
         requirement.rule.unwrap_or_default()
@@ -151,7 +151,7 @@ fn decisions(policy: &Policy, fleet: &[InstanceFacts], region: &Region) -> Vec<S
 
 fn by_asking_every_rule(policy: &Policy, fleet: &[InstanceFacts], region: &Region) -> Vec<String> {
     let ask = |facts: &InstanceFacts| {
-        let subject = Subject { account: None, region, instance: &facts.instance };
+        let subject = Subject { account: None, region, instance: &facts.instance, attached: None };
         let matching = policy.rules().iter().find(|rule| rule.matching.matches(&subject));
         matching.map(|rule| rule.name.clone()).unwrap_or_default()
     };

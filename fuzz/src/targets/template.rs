@@ -58,12 +58,14 @@ fn check_requirement(template: Template, tags: &Tags, filled: Result<String, Str
         platform: Platform::Linux,
         started: None,
     };
-    let subject = Subject { account: Some(&account), region: &region, instance: &instance };
+    let subject =
+        Subject { account: Some(&account), region: &region, instance: &instance, attached: None };
     let rule = Rule {
         name: "rule".to_owned(),
         matching: Match::default(),
         target: Target::Profile(template),
         manner: Manner::default(),
+        when_stopped: None,
     };
     let policy = Policy::new(Vec::new(), vec![rule], allowed);
     let legal =
