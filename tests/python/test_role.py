@@ -302,7 +302,7 @@ def test_the_schedules_role_begins_sweeps_and_does_nothing_else() -> None:
     other = SWEEP_FUNCTION.replace("Sweep", "Event")
     more = [Request(invoke, other), Request(send, QUEUE), Request("sqs:ReceiveMessage", QUEUE)]
     assert iam.allowed(document, needed + more) == needed
-    # AWS lets everybody ask who they are. An action that a version of a function has is the function's.
+    # AWS lets everybody ask who they are.
     allowed = iam.allowed_actions(document, {}) - {"sts:GetCallerIdentity"}
     assert allowed == {invoke, send}
 
