@@ -75,6 +75,8 @@ CASES = [
          Result(None, "remove", "retired", "none-required"), stopped=True),
     Case("of an app", None, {"App": "shop", "Environment": "prod"}, RUNNING,
          Result("shop-prod", "associate", "per-app", "bare")),
+    Case("stopped, waits", "web-old", {"App": "shop", "Environment": "prod"}, STOPPED,
+         Result("web-old", "wait", "per-app", "instance-stopped"), stopped=True),
     Case("nothing said", None, {}, RUNNING,
          Result("ssm-baseline", "associate", "baseline", "bare")),
     Case("has its own", "web-old", {}, RUNNING,
