@@ -645,9 +645,12 @@ def test_the_word_that_a_query_filters_by_is_one_that_the_function_logs(stack: S
             assert f'"{word}"' in sources
 
 
-def test_an_emulator_which_knows_no_saved_queries_gets_none() -> None:
-    stack = cloudformation.deploy(GIVEN, EndpointUrl="http://127.0.0.1:4566")
-    assert stack.of_type("AWS::Logs::QueryDefinition") == {}
-    # And everything else.
-    missing = set(cloudformation.deploy(GIVEN).resources) - set(stack.resources)
-    assert missing == set(QUERIES)
+def test_an_emulator_gets_no_saved_queries_and_no_alarms_over_sums_and_everything_else() -> None:
+    there = cloudformation.deploy(EVERYTHING)
+    stack = cloudformation.deploy(EVERYTHING, EndpointUrl="http://127.0.0.1:4566")
+    alarms = there.of_type("AWS::CloudWatch::Alarm")
+    sums = {name for name, alarm in alarms.items() if "Metrics" in alarm}
+    assert set(there.resources) - set(stack.resources) == {*QUERIES, *sums}
+    # The dashboard names no alarm that is not there.
+    (shown,) = (widget for widget in widgets(stack) if widget["type"] == "alarm")
+    assert set(shown["properties"]["alarms"]) == {f"{name}.Arn" for name in alarms if name not in sums}
