@@ -65,7 +65,8 @@ CASES = [
          Result("web", "replace", "named-by-tag", "other-profile")),
     Case("right", "web", _named("web"), RUNNING,
          Result("web", "keep", "named-by-tag", "right")),
-    Case("stopped, wrong", "web-old", _named("web"), STOPPED,
+    # A swap is begun only where what is attached could be put back.
+    Case("stopped, wrong", "batch", _named("web"), STOPPED,
          Result("web", "swap", "named-by-tag", "other-profile"), stopped=True),
     Case("not allowed", None, _named("admin"), RUNNING,
          Result(None, "leave", "named-by-tag", "not-allowed")),

@@ -5,13 +5,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use auto_instance_profile::backoff::{
-    self, Delivery, LONGEST, Next, RECEIVES_WITHOUT_A_RIGHT, TOO_OLD, WaitsFor,
+    self, COOLED_DOWN, Delivery, LONGEST, Next, RECEIVES_WITHOUT_A_RIGHT, TOO_OLD, WaitsFor,
 };
+use auto_instance_profile::verification::LAST_LOOK;
 
-/// A look that follows a correction, counted from the correction. The last is an hour after the first.
-const LAST_LOOK: Duration = Duration::from_mins(65);
-/// How long a flapping instance is left as it is, and a little more.
-const COOLDOWN: Duration = Duration::from_mins(61);
 /// Messages that SQS lets be received and not yet deleted, in a standard queue.
 const IN_FLIGHT: u64 = 120_000;
 
@@ -97,7 +94,7 @@ fn a_message_that_never_lets_the_function_answer_reaches_the_dead_letter_queue()
 fn no_message_on_its_way_is_as_old_as_the_alarm_allows() {
     let threshold = Duration::from_secs(14_400);
     assert!(template().contains("Threshold: 14400"));
-    let waits = LAST_LOOK.max(COOLDOWN);
+    let waits = LAST_LOOK.max(COOLED_DOWN);
     assert!(waits <= Duration::from_mins(66));
     // 100 of the launches are attached at once: EC2's bucket. The others at its pace.
     let storm = Duration::from_secs((20_000 - 100) / default("WritesPerSecond"));
