@@ -110,7 +110,7 @@ build: need-rust $(STAMP) ## the release build, ready to deploy
 	needs = max(map(int, re.findall(rb"GLIBC_2\.(\d+)", open(sys.argv[1], "rb").read()))); \
 	sys.exit(f"This host builds for glibc 2.{needs}, and Lambda has 2.$(NEWEST_GLIBC). Build with zig: " \
 	"$(BIN)/pip install ziglang==0.17.* && make build CARGO_LAMBDA_COMPILER=cargo-zigbuild" \
-	if needs > $(NEWEST_GLIBC) else 0)' .aws-sam/build/Function/bootstrap
+	if needs > $(NEWEST_GLIBC) else 0)' .aws-sam/build/EventFunction/bootstrap
 
 deploy: build ## deploy to the account that your AWS credentials name; asks for the parameters
 	sam deploy --guided
