@@ -401,9 +401,7 @@ fn source_of(template: &Template, rule: &Rule) -> String {
     }
 }
 
-/// Why a profile would give an instance no credentials, if it would not.
-#[must_use]
-pub fn unusable(profile: &Profile) -> Option<Unusable> {
+fn unusable(profile: &Profile) -> Option<Unusable> {
     let Some(role) = &profile.role else {
         return Some(Unusable::NoRole);
     };

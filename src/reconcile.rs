@@ -214,9 +214,6 @@ impl<'a, C: Cloud, W: WriteAhead> Reconciler<'a, C, W> {
             Decision::Wait(Wait::State(state)) if attempt.awaits_another_state(&state) => {
                 Err(Failure::InstanceNotReady(state))
             }
-            Decision::Wait(Wait::UntilRunning { .. }) if attempt.is_said_to_run() => {
-                Err(Failure::InstanceNotReady(InstanceState::Stopped))
-            }
             Decision::Wait(Wait::State(_) | Wait::UntilRunning { .. }) => {
                 Ok(Step::Done(Outcome::Waiting))
             }

@@ -10,6 +10,7 @@ mod complaints;
 mod decide;
 mod events;
 mod flapping;
+mod follow_ups;
 mod handler;
 mod lines;
 mod operator;

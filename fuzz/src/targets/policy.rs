@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::plain;
-use crate::allow::AllowList;
-use crate::model::{
+use auto_instance_profile::allow::AllowList;
+use auto_instance_profile::model::{
     AccountId, Instance, InstanceId, InstanceState, Keeper, Platform, Profile, ProfileRef, Region,
     Role, Tags,
 };
-use crate::policy::file::{Checked, Severity, check};
-use crate::policy::rule::{Subject, Target};
-use crate::policy::{Demand, Policy, Requirement, Tagging};
+use auto_instance_profile::policy::file::{Checked, Severity, check};
+use auto_instance_profile::policy::rule::{Subject, Target};
+use auto_instance_profile::policy::{Demand, Policy, Requirement, Tagging};
 
 /// Far more than the 56 ms that the worst file of a megabyte takes, for machines that are busy with other things.
 const IN_TIME: Duration = Duration::from_secs(5);

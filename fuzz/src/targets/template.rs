@@ -1,13 +1,13 @@
 //! Templates: what comes out is made of the tags' values and the template's own text, and only a legal profile gets on.
 
 use super::plain;
-use crate::allow::AllowList;
-use crate::model::{
+use auto_instance_profile::allow::AllowList;
+use auto_instance_profile::model::{
     AccountId, Instance, InstanceId, InstanceState, Keeper, Platform, Region, Tags,
 };
-use crate::policy::rule::{Manner, Match, Rule, Skipped, Subject, Target};
-use crate::policy::template::Template;
-use crate::policy::{Demand, InvalidProfile, Policy};
+use auto_instance_profile::policy::rule::{Manner, Match, Rule, Skipped, Subject, Target};
+use auto_instance_profile::policy::template::Template;
+use auto_instance_profile::policy::{Demand, InvalidProfile, Policy};
 
 /// A first line with the template, then lines of `KEY=VALUE`.
 pub fn template(data: &[u8]) {
