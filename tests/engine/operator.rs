@@ -162,7 +162,7 @@ async fn a_contest_is_counted_when_it_begins_and_while_it_lasts() {
         function.receive(&[Message::of("m", &body)]).await;
         cloud.world().attach(ID, "db");
     }
-    let (replaced, contested) = (json!({ "Replaced": 1 }), json!({ "Contested": 1 }));
+    let (replaced, contested) = (json!({ "Replaced": 1 }), json!({ "Flapping": 1 }));
     let expected = [&replaced, &replaced, &replaced, &contested, &contested];
     assert_eq!(function.take_metrics().iter().collect::<Vec<_>>(), expected);
 }

@@ -784,6 +784,18 @@ async fn a_setting_that_cannot_be_used_stops_the_start() {
         ),
         (vec![allowed, ("MODE", "yes")], "MODE", "enforce or dry-run"),
         (vec![allowed, ("PROFILE_TAG_KEY", "")], "PROFILE_TAG_KEY", "1 to 128"),
+        (vec![allowed, ("QUEUE_URL", "https://")], "QUEUE_URL", "https://HOST/ACCOUNT/NAME"),
+        (
+            vec![allowed, ("EVENT_BUS", "arn:aws:sns:us-east-1:123456789012:topic")],
+            "EVENT_BUS",
+            "event-bus/name",
+        ),
+        (
+            vec![allowed, ("QUEUE_URL", DEAD_LETTERS), ("DEAD_LETTER_QUEUE_URL", DEAD_LETTERS)],
+            "DEAD_LETTER_QUEUE_URL",
+            "another queue",
+        ),
+        (vec![allowed, ("POLICY_FILE", "x\nERROR forged\u{1b}[2J")], "POLICY_FILE", "path"),
     ] {
         let (status, log) = run_to_its_end(&settings).await;
         assert!(!status.success(), "{settings:?}");
