@@ -1661,10 +1661,8 @@ async fn no_error_of_ec2_or_iam_quotes_a_request() {
     let region = model::Region::parse("us-east-1").unwrap();
     for quotation in quotations() {
         for operation in Operation::ALL {
-            let refusal = match operation {
-                Operation::GetInstanceProfile => iam_error,
-                _ => ec2_error,
-            };
+            let is_iam = operation == Operation::GetInstanceProfile;
+            let refusal = if is_iam { iam_error } else { ec2_error };
             let mut answers = vec![
                 (200, quotation.clone()),
                 (403, format!("<html>{quotation}</html>")),
