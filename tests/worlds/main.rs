@@ -1,6 +1,6 @@
 //! Whole worlds by the thousand, each from a seed: the function's own handler over a simulated AWS whose reads lag, whose
 //! calls fail in every way, whose queue delivers twice, and where others are at work; and invariants that are checked after
-//! each step. What must never be is said in `watch::Invariant`.
+//! each step. What must never be is said in `promises::Invariant`.
 //!
 //! `WORLDS=100000 cargo test --release --locked --features cli --test worlds` runs more of them (with
 //! `FROM=100000` others), `SEED=7 cargo test … -- --nocapture` runs one and prints its history.
@@ -21,9 +21,13 @@ mod world;
 mod mutation;
 mod oracle;
 mod plan;
+mod promises;
+mod roll;
 mod run;
 mod shrink;
 mod sim;
+mod truth;
+mod verdict;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -31,8 +35,8 @@ use std::fmt::Write as _;
 
 use mutation::Mutation;
 use plan::Plan;
+use promises::{Invariant, Violation};
 use run::{Ending, run};
-use watch::{Invariant, Violation};
 
 /// Worlds that `make test` runs.
 const WORLDS: u64 = 2_000;

@@ -74,3 +74,12 @@ pub fn is_allowed(arn: &str) -> bool {
     let what = arn.split_once("instance-profile/").map_or(arn, |(_, what)| what);
     matches!(what, "web" | "db" | "empty" | "alien" | "missing") || what.starts_with("app/")
 }
+
+/// The tag keys that the policies read.
+pub fn reads(rules: Rules, key: &str) -> bool {
+    match rules {
+        Rules::ByTag => key == "InstanceProfile",
+        Rules::Many => matches!(key, "InstanceProfile" | "Life" | "Tier" | "Hands"),
+        Rules::Baseline => matches!(key, "InstanceProfile" | "Life"),
+    }
+}
