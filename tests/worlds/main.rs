@@ -19,6 +19,7 @@ mod dice;
 mod world;
 
 mod mutation;
+mod named;
 mod oracle;
 mod plan;
 mod promises;

@@ -204,6 +204,12 @@ pub enum Item {
         at: Ms,
         profile: &'static str,
     },
+    /// The profile is deleted and made again at another path: another ARN, another id, the same name.
+    Move {
+        at: Ms,
+        profile: &'static str,
+        path: &'static str,
+    },
     /// The missing profile is made; EC2 does not know it for a while, and its role is put into it later.
     Make {
         at: Ms,
@@ -351,6 +357,7 @@ impl Item {
             | Self::Detach { at, .. }
             | Self::Recreate { at, .. }
             | Self::Delete { at, .. }
+            | Self::Move { at, .. }
             | Self::Make { at, .. }
             | Self::Deploy { at, .. }
             | Self::Wake { at, .. }

@@ -18,6 +18,8 @@ const HANGING: Ms = 26_000;
 /// How long what IAM answered is believed, and asked for meanwhile.
 pub const PROFILES_AGE: Ms = 300_000 + FACTS_AGE + HANGING;
 const HOUR: Ms = 3_600_000;
+/// How long a refusal for a missing right counts as late: the sweeps of two hours.
+const DENIED_LATELY: Ms = 2 * HOUR + HOUR / 2;
 /// From a write until somebody must have said that EC2 does not put it into force.
 const STUCK_AFTER: Ms = 600_000;
 
@@ -53,6 +55,8 @@ pub enum Invariant {
     /// What is given up has a type and a reason that names the instance, and its body as it came; and something happened that
     /// a person must act on.
     ReasonsToActOn,
+    /// Nothing is detached for a profile that EC2 lately said the function may not attach, as long as that is so.
+    NeverDetachedInVain,
     /// Once nothing happens any more, every message ends.
     MessagesEnd,
     /// Once every message has ended, each instance that can be right is right: no sweep and no further event is needed,
@@ -130,7 +134,28 @@ impl Watch {
         if !called_for && !puts_back {
             self.violate(Invariant::WritesOnlyWhatWasRequired, what.clone());
         }
+        if op == Op::Disassociate && !wants_none {
+            self.check_worth(who, &what);
+        }
         self.check_tries(who, env, from, &what);
+    }
+
+    /// A profile is about to be detached for another: there must be hope that the other can be attached.
+    fn check_worth(&mut self, who: usize, what: &str) {
+        let Want::Profile { name, .. } = self.view(who).want(self.rules) else { return };
+        let now = self.now();
+        let lately = |at: &Ms| now - *at < DENIED_LATELY;
+        if self.world.not_passable.contains(&name) && self.denied.get(&name).is_some_and(lately) {
+            let what =
+                format!("{what}, for {name}, which the function may not attach, as it was told");
+            self.violate(Invariant::NeverDetachedInVain, what);
+        }
+    }
+
+    /// EC2 said that the function may not attach a profile.
+    pub fn is_denied(&mut self, arn: &str) {
+        let now = self.now();
+        self.denied.insert(name_of(arn).to_owned(), now);
     }
 
     fn check_tries(&mut self, who: usize, env: &Env, from: Ms, what: &str) {
@@ -434,9 +459,11 @@ impl Watch {
     /// Whether nothing about it, once it is right, calls for another write.
     pub fn should_stay(&self, who: usize) -> bool {
         let undoes = |item: &Item| matches!(item, Item::Undo { who: of, .. } if *of == who);
-        !self.cannot_be_mended(who)
-            && !self.plan.items.iter().any(undoes)
-            && self.denied_since(who, self.view(who)).is_none()
+        let is_denied = match self.view(who).want(self.rules) {
+            Want::Profile { name, .. } => self.world.not_passable.contains(&name),
+            Want::Leave | Want::Bare => false,
+        };
+        !self.cannot_be_mended(who) && !self.plan.items.iter().any(undoes) && !is_denied
     }
 
     // Alarms.

@@ -17,7 +17,7 @@ use tokio::time::{sleep, sleep_until, timeout};
 
 use crate::mutation::Mutation;
 use crate::oracle::{self, ALLOWED, reads};
-use crate::plan::{Item, Kind, Ms, Plan, Post, Rules, Stopped, TAGS, id};
+use crate::plan::{Item, Kind, Ms, Own, Plan, Post, Rules, Stopped, TAGS, id};
 use crate::promises::{Invariant, PROFILES_AGE, Violation};
 use crate::sim::{Env, SimAws};
 use crate::verdict::{Listener, speaking};
@@ -138,7 +138,7 @@ impl Stage {
             let answer = tokio::select! {
                 biased;
                 () = env.dies.notified() => None,
-                answer = timeout(INVOCATION, speaking(env.number, handler.handle(event(&batch, now)))) => answer.ok(),
+                answer = timeout(INVOCATION, speaking(env.number, handler.handle(event(&batch, now, self.mutation)))) => answer.ok(),
             };
             let Some(answer) = answer else {
                 self.watch().cut_visit(&env);
@@ -166,6 +166,9 @@ impl Stage {
             let (batch, next) = {
                 let mut watch = self.watch();
                 let most = watch.plan.batch;
+                if self.mutation == Some(Mutation::IgnoresWriteAhead) {
+                    watch.drop_due(Own::FinishSwap);
+                }
                 let batch = watch.receive(most);
                 (batch, watch.next_visible().map(|at| watch.moment(at)))
             };
@@ -442,6 +445,12 @@ impl Stage {
                 watch.profiles_change("a profile is deleted");
                 watch.delete_profile(profile);
             }
+            Item::Move { profile, path, .. } => {
+                let mut watch = self.watch();
+                watch.profiles_change("a profile is moved");
+                watch.delete_profile(profile);
+                watch.make_profile(path, profile, Some("ec2.amazonaws.com"), false);
+            }
             Item::Make { unknown_for, role_after, .. } => {
                 let mut watch = self.watch();
                 watch.disturb_all();
@@ -608,7 +617,7 @@ fn config(plan: &Plan, rules: Rules, mutation: Option<Mutation>) -> Config {
 
 /// A batch as the event source hands it over.
 #[expect(clippy::disallowed_methods, reason = "SQS's times are wall-clock times")]
-fn event(batch: &[Message], now: Ms) -> LambdaEvent<RawPayload> {
+fn event(batch: &[Message], now: Ms, mutation: Option<Mutation>) -> LambdaEvent<RawPayload> {
     let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     let records = batch.iter().map(|message| {
         // In whole tens of seconds and a half: what the wall clock does meanwhile changes nothing.
@@ -617,7 +626,7 @@ fn event(batch: &[Message], now: Ms) -> LambdaEvent<RawPayload> {
         json!({
             "messageId": message.id,
             "receiptHandle": message.receipt,
-            "body": message.body,
+            "body": mutation.map_or(message.body.clone(), |mutation| mutation.of_event(&message.body)),
             "attributes": {
                 "ApproximateReceiveCount": message.receives.to_string(),
                 "SentTimestamp": sent.to_string(),

@@ -22,8 +22,8 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use crate::mutation::Mutation;
-use crate::oracle::is_allowed;
-use crate::plan::{self, Fault, Item, Ms, Op, Rules};
+use crate::oracle::{Want, is_allowed};
+use crate::plan::{self, Fault, Item, Ms, Op, Own, Rules};
 use crate::watch::Watch;
 use crate::world::{self, ACCOUNT, AwsError};
 
@@ -150,6 +150,10 @@ impl SimAws {
                 result
             };
             result = self.call(op, vec![id.clone()], carry_out).await.map(Some);
+            if let (Err(CloudError { kind: ErrorKind::Denied(_), .. }), Some(arn)) = (&result, &arn)
+            {
+                self.watch().is_denied(arn);
+            }
         }
         if self.is(Mutation::TakesFailureForSuccess) { Ok(result.ok().flatten()) } else { result }
     }
@@ -225,7 +229,14 @@ impl Queues for SimAws {
 
     async fn send(&self, _queue: &str, messages: &[Outgoing]) -> Vec<Result<(), QueueError>> {
         let ids = self.watch().ids_of(messages);
-        let take = |watch: &mut Watch| messages.iter().for_each(|message| watch.take_own(message));
+        let mutation = self.mutation;
+        let take = |watch: &mut Watch| {
+            for message in messages {
+                if !watch.swallows(mutation, message) {
+                    watch.take_own(message);
+                }
+            }
+        };
         let answer = self.queue_call(Op::Send, &ids, take).await;
         if answer.is_none() {
             self.watch().lose_each(messages);
@@ -312,9 +323,11 @@ impl Cloud for SimAws {
             Ok(asked.iter().map(|id| (id.clone(), watch.show_tags(id))).collect::<Vec<_>>())
         });
         let one_witness = self.is(Mutation::OneWitness);
+        let reads_once = self.is(Mutation::ReadsEmptyTagsOnce);
         let tags = tags.await?.into_iter().map(|(id, tags)| {
             let seen = || self.seen.lock().unwrap().get(id.as_str()).cloned().unwrap_or_default();
-            let tags = if one_witness { seen() } else { tags };
+            let repeats = one_witness || (reads_once && seen().is_empty());
+            let tags = if repeats { seen() } else { tags };
             (InstanceId::parse(&id).unwrap(), tags)
         });
         Ok(tags.collect())
@@ -471,6 +484,22 @@ fn operation_of(op: Op) -> Operation {
 }
 
 impl Watch {
+    /// Whether a guard is off that this message would be: then SQS never gets it.
+    fn swallows(&self, mutation: Option<Mutation>, message: &Outgoing) -> bool {
+        let (own, all) = self.own(&message.body);
+        let leaves_bare = |who: &usize| {
+            matches!(self.view(*who).want(self.rules), Want::Profile { leaves_bare: true, .. })
+        };
+        match (mutation, own) {
+            (Some(Mutation::NeverWritesAhead), Own::FinishSwap)
+            | (Some(Mutation::NeverVerifies), Own::Verify) => true,
+            (Some(Mutation::ForgetsWhereBareIsLeft), Own::FinishSwap) => {
+                all.iter().any(leaves_bare)
+            }
+            _ => false,
+        }
+    }
+
     fn associate(&mut self, id: &str, arn: &str) -> Result<world::Association, AwsError> {
         role_allows(arn)?;
         self.set_sticking(id);

@@ -136,6 +136,8 @@ pub struct Watch {
     /// Metrics that raise an alarm.
     pub alarms: Vec<(Ms, String)>,
     pub recreated: BTreeSet<String>,
+    /// Profiles that the function may not attach, as EC2 told it: by name, when last.
+    pub denied: BTreeMap<String, Ms>,
     /// Sweeps asked for and not ended.
     pub sweeps: u32,
     /// The write being carried out comes late.
@@ -182,6 +184,7 @@ impl Watch {
             undone: vec![Vec::new(); count],
             alarms: Vec::new(),
             recreated: BTreeSet::new(),
+            denied: BTreeMap::new(),
             sweeps: 0,
             late: false,
             violation: None,
@@ -325,7 +328,7 @@ impl Watch {
     }
 
     /// What a message of the function's own is about.
-    fn own(&self, body: &str) -> (Own, Vec<usize>) {
+    pub fn own(&self, body: &str) -> (Own, Vec<usize>) {
         let value: Value = serde_json::from_str(body).unwrap_or_default();
         let own = if value.get("finish-swap").is_some() {
             Own::FinishSwap
@@ -369,6 +372,18 @@ impl Watch {
         };
         for _ in 0..copies {
             self.send(About::Own(own, all.clone()), message.body.clone(), delay);
+        }
+    }
+
+    /// Messages of this kind that are due are deleted unread.
+    pub fn drop_due(&mut self, own: Own) {
+        let now = self.now();
+        let is_due = |message: &Message| {
+            message.visible <= now && matches!(message.about, About::Own(of, _) if of == own)
+        };
+        let all: Vec<_> = self.messages.extract_if(.., |message| is_due(message)).collect();
+        for who in all.iter().flat_map(|message| message.about.instances()) {
+            self.check_debt(who, "what was written ahead is ignored");
         }
     }
 
