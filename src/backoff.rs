@@ -20,8 +20,10 @@ pub enum WaitsFor {
     Creation,
     /// The world to stand still, or AWS and the network to work again.
     Calm,
-    /// Another hand to stop undoing what we do.
-    Truce,
+    /// The cooldown of a flapping instance to be over.
+    Cooldown,
+    /// The time of the next verification.
+    Verification,
     /// A person to grant a right.
     Right,
     /// Nothing that time could bring.
@@ -34,9 +36,13 @@ impl WaitsFor {
     pub fn needs_a_person(self) -> bool {
         match self {
             Self::Right | Self::Nothing => true,
-            Self::Turn | Self::Rate | Self::Repair | Self::Creation | Self::Calm | Self::Truce => {
-                false
-            }
+            Self::Turn
+            | Self::Rate
+            | Self::Repair
+            | Self::Creation
+            | Self::Calm
+            | Self::Cooldown
+            | Self::Verification => false,
         }
     }
 }
@@ -49,7 +55,8 @@ impl fmt::Display for WaitsFor {
             Self::Repair => "its instance to be given a profile again",
             Self::Creation => "something that was made seconds ago",
             Self::Calm => "AWS or the instance to calm down",
-            Self::Truce => "a truce with another hand to be over",
+            Self::Cooldown => "the cooldown of a flapping instance to be over",
+            Self::Verification => "its next verification",
             Self::Right => "a right to be granted",
             Self::Nothing => "nothing",
         })
@@ -82,8 +89,9 @@ pub const LONGEST: Duration = Duration::from_mins(15);
 /// From this age on a message goes to the dead-letter queue, whatever it waits for: half a day before the queue would
 /// drop it without a word.
 pub const TOO_OLD: Duration = Duration::from_hours(84);
-/// How long a message waits for a contested instance: the truce and a little more, so that it is over.
-pub const TRUCE: Duration = Duration::from_mins(61);
+/// How long a message waits for a flapping instance, or for its last verification, where nothing says how long: the cooldown,
+/// and a little more, so that it is over.
+pub const COOLED_DOWN: Duration = Duration::from_mins(61);
 /// Receives after which a missing right is a dead letter: 5, 10, 15 and 15 minutes apart, so three quarters of an hour in
 /// which a person can grant it and nothing need be sent again.
 pub const RECEIVES_WITHOUT_A_RIGHT: u32 = 5;
@@ -102,7 +110,7 @@ pub fn next(waits_for: WaitsFor, delivery: Delivery<'_>) -> Next {
         WaitsFor::Creation => Duration::from_secs(10),
         WaitsFor::Calm => Duration::from_secs(15),
         // All at once: until then another look could change nothing.
-        WaitsFor::Truce => return Next::Again(TRUCE),
+        WaitsFor::Cooldown | WaitsFor::Verification => return Next::Again(COOLED_DOWN),
         WaitsFor::Right if delivery.receives >= RECEIVES_WITHOUT_A_RIGHT => {
             return Next::DeadLetter;
         }
@@ -161,9 +169,11 @@ mod tests {
     }
 
     #[test]
-    fn a_truce_is_waited_for_in_one_go() {
-        assert_eq!(next(WaitsFor::Truce, delivery(1)), Next::Again(TRUCE));
-        assert_eq!(next(WaitsFor::Truce, delivery(40)), Next::Again(TRUCE));
+    fn a_cooldown_is_waited_for_in_one_go() {
+        for waits_for in [WaitsFor::Cooldown, WaitsFor::Verification] {
+            assert_eq!(next(waits_for, delivery(1)), Next::Again(COOLED_DOWN));
+            assert_eq!(next(waits_for, delivery(40)), Next::Again(COOLED_DOWN));
+        }
     }
 
     #[test]

@@ -44,16 +44,15 @@ pub enum Kind {
     Changed,
     /// Something is required that cannot be done until a person acts.
     Blocked,
-    /// Another hand keeps undoing what we do.
-    Contested,
+    /// Another actor keeps undoing what the function does.
+    Flapping,
     /// A sweep reached its end.
     SweepCompleted,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 4] =
-        [Self::Changed, Self::Blocked, Self::Contested, Self::SweepCompleted];
+    pub const ALL: [Self; 4] = [Self::Changed, Self::Blocked, Self::Flapping, Self::SweepCompleted];
 
     /// The event's detail-type.
     #[must_use]
@@ -61,7 +60,7 @@ impl Kind {
         match self {
             Self::Changed => "Instance Profile Changed",
             Self::Blocked => "Instance Profile Blocked",
-            Self::Contested => "Instance Profile Contested",
+            Self::Flapping => "Instance Profile Flapping",
             Self::SweepCompleted => "Sweep Completed",
         }
     }
@@ -139,10 +138,11 @@ impl Notice {
     pub fn about(report: &InstanceReport) -> Option<Self> {
         let changed = report.result.as_ref().is_ok_and(|outcome| outcome.is_change());
         let kind = match (&report.result, report.standing()) {
-            (Err(Failure::Contested { .. }), _) => Kind::Contested,
+            (Err(Failure::Flapping { begins: true, .. }), _) => Kind::Flapping,
+            _ if report.is_flapping => Kind::Flapping,
             (Ok(_), _) if changed => Kind::Changed,
             // What comes again is told of once it is given up.
-            (_, Standing::Blocked) if report.disposition() != Some(Disposition::ComeAgain) => {
+            (_, Standing::Blocked) if report.disposition != Some(Disposition::ComeAgain) => {
                 Kind::Blocked
             }
             (

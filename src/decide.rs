@@ -5,9 +5,10 @@
 use std::fmt;
 
 use crate::model::{
-    Association, Instance, InstanceFacts, InstanceState, Keeper, Profile, ProfileArn, ProfileRef,
+    Association, Instance, InstanceFacts, InstanceState, Keeper, Profile, ProfileArn, ProfileId,
+    ProfileRef,
 };
-use crate::policy::rule::{Manner, Skipped, WhenAbsent, WhenDifferent};
+use crate::policy::rule::{Manner, Skipped, WhenAbsent, WhenDifferent, WhenStopped};
 use crate::policy::{Demand, InvalidProfile, Requirement, Tagging, Unusable};
 
 /// What is to be done about one instance. It holds all that acting needs: acting makes no choice of its own.
@@ -47,6 +48,12 @@ pub enum Decision {
     },
     /// Take the profile away: the policy requires none.
     Remove(Association),
+    /// Attach again what an unfinished swap took away: the instance has nothing, and nothing else is required of it that
+    /// could be attached.
+    PutBack {
+        /// The profile's ARN.
+        profile_arn: String,
+    },
 }
 
 /// Why an instance is left as it is.
@@ -88,6 +95,11 @@ pub enum Leave {
     CorrectsOnly,
     /// The rule would take the profile away, and the tags it goes by are not sure.
     TagsDoubtful,
+    /// A swap was to be finished, and something is attached.
+    SwapIsOver {
+        /// What is attached.
+        attached: String,
+    },
 }
 
 /// What a decision waits for.
@@ -99,6 +111,26 @@ pub enum Wait {
     ProfileUnknown(ProfileRef),
     /// EC2 does not know the instance: it may be seconds old.
     InstanceUnseen,
+    /// Another profile is attached, and the instance is stopped: once it runs, one call replaces it.
+    UntilRunning {
+        /// What is attached.
+        attached: String,
+        /// What is required.
+        required: ProfileArn,
+        /// Why it is not swapped now.
+        why: NotSwapped,
+    },
+}
+
+/// Why another profile is not swapped on a stopped instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotSwapped {
+    /// The rule, or the setting, says to wait.
+    Waits,
+    /// There is no queue to write down what is attached before it is taken away.
+    NoQueue,
+    /// What is attached is outside the allow-list: it could not be put back if the swap failed.
+    NoWayBack,
 }
 
 /// How what is attached differs from what is required.
@@ -123,9 +155,10 @@ pub enum Patience {
 #[must_use]
 pub fn decide(requirement: &Requirement, facts: &InstanceFacts) -> Decision {
     let attached = facts.association.as_ref();
-    let in_reach = |then: &dyn Fn() -> Decision| out_of_reach(&facts.instance).unwrap_or_else(then);
-    let required = |then: &dyn Fn() -> Decision| {
-        in_reach(&|| hands_off(requirement.manner, attached).unwrap_or_else(then))
+    let in_reach =
+        |then: &dyn Fn() -> Decision| not_actionable(&facts.instance).unwrap_or_else(then);
+    let required = |wanted: Wanted<'_>, then: &dyn Fn() -> Decision| {
+        in_reach(&|| rule_forbids(requirement.manner, attached, wanted).unwrap_or_else(then))
     };
     match &requirement.demand {
         Demand::Ignored { entry } => Decision::Leave(Leave::Ignored { entry: *entry }),
@@ -135,14 +168,45 @@ pub fn decide(requirement: &Requirement, facts: &InstanceFacts) -> Decision {
         Demand::Invalid(why) => Decision::Leave(Leave::Invalid(why.clone())),
         Demand::NotAllowed(wanted) => Decision::Leave(Leave::NotAllowed(wanted.clone())),
         Demand::Nothing { tags } => in_reach(&|| have_nothing(attached, *tags)),
-        Demand::Named(wanted) => required(&|| Decision::LookUp(wanted.clone())),
-        Demand::Unknown(wanted) => {
-            required(&|| Decision::Wait(Wait::ProfileUnknown(wanted.clone())))
+        Demand::Named(wanted) => {
+            required(Wanted::Name(wanted), &|| Decision::LookUp(wanted.clone()))
         }
-        Demand::Unusable { profile, why } => required(&|| {
+        Demand::Unknown(wanted) => {
+            required(Wanted::Name(wanted), &|| Decision::Wait(Wait::ProfileUnknown(wanted.clone())))
+        }
+        Demand::Unusable { profile, why } => required(Wanted::Exactly(&profile.arn), &|| {
             Decision::Leave(Leave::Unusable { profile: profile.arn.clone(), why: why.clone() })
         }),
-        Demand::Profile(profile) => required(&|| bring_about(profile, facts)),
+        Demand::Profile(profile) => required(Wanted::Exactly(&profile.arn), &|| {
+            bring_about(profile, facts, requirement.manner.when_stopped)
+        }),
+    }
+}
+
+/// Decides about an instance that has nothing because a swap of ours took it away. What the rule says of instances without
+/// a profile does not matter: this one had one. Where nothing is required that could be attached, it gets back what it had.
+#[must_use]
+pub fn decide_for_debt(
+    requirement: &Requirement,
+    facts: &InstanceFacts,
+    detached: &str,
+) -> Decision {
+    let put_back = || Decision::PutBack { profile_arn: detached.to_owned() };
+    if let Some(decision) = not_actionable_by_state(&facts.instance.state) {
+        return decision;
+    }
+    match &requirement.demand {
+        Demand::Named(wanted) => Decision::LookUp(wanted.clone()),
+        Demand::Profile(profile) => Decision::Associate(profile.clone()),
+        Demand::Nothing { tags: Tagging::Confirmed } => Decision::KeepBare,
+        Demand::Nothing { tags: Tagging::ReadOnce } => Decision::Confirm,
+        Demand::Nothing { tags: Tagging::Doubtful }
+        | Demand::Ignored { .. }
+        | Demand::Unmanaged { .. }
+        | Demand::Invalid(_)
+        | Demand::NotAllowed(_)
+        | Demand::Unknown(_)
+        | Demand::Unusable { .. } => put_back(),
     }
 }
 
@@ -156,8 +220,15 @@ pub fn decide_unseen(patience: Patience) -> Decision {
 }
 
 /// What keeps every profile from this instance, if anything does: rows 4 to 6.
-fn out_of_reach(instance: &Instance) -> Option<Decision> {
-    let state = &instance.state;
+fn not_actionable(instance: &Instance) -> Option<Decision> {
+    not_actionable_by_state(&instance.state).or_else(|| match &instance.keeper {
+        Keeper::Owner => None,
+        Keeper::Service(name) => Some(Decision::Leave(Leave::ManagedByService(name.clone()))),
+    })
+}
+
+/// The states in which EC2 takes no association: rows 4 and 5.
+fn not_actionable_by_state(state: &InstanceState) -> Option<Decision> {
     match state {
         InstanceState::ShuttingDown | InstanceState::Terminated => {
             Some(Decision::Leave(Leave::Gone(state.clone())))
@@ -165,22 +236,47 @@ fn out_of_reach(instance: &Instance) -> Option<Decision> {
         InstanceState::Pending | InstanceState::Stopping | InstanceState::Unknown(_) => {
             Some(Decision::Wait(Wait::State(state.clone())))
         }
-        InstanceState::Running | InstanceState::Stopped => match &instance.keeper {
-            Keeper::Owner => None,
-            Keeper::Service(name) => Some(Decision::Leave(Leave::ManagedByService(name.clone()))),
-        },
+        InstanceState::Running | InstanceState::Stopped => None,
     }
 }
 
-/// Where the rule's manner lets nothing be done, whatever the profile: rows 15 and 16.
-fn hands_off(manner: Manner, attached: Option<&Association>) -> Option<Decision> {
+/// What is known of the profile that is required.
+#[derive(Debug, Clone, Copy)]
+enum Wanted<'a> {
+    /// As the rule names it; IAM was not asked yet, or knows none.
+    Name(&'a ProfileRef),
+    /// As IAM showed it.
+    Exactly(&'a ProfileArn),
+}
+
+impl Wanted<'_> {
+    /// Whether an association may be with this profile. Names are unique in an account, whatever the path.
+    fn may_be(self, attached: &Association) -> bool {
+        match self {
+            Self::Exactly(arn) | Self::Name(ProfileRef::Arn(arn)) => {
+                attached.profile_arn == arn.to_string()
+            }
+            Self::Name(ProfileRef::Name(name)) => {
+                attached.profile_arn.rsplit('/').next() == Some(name.as_str())
+            }
+        }
+    }
+}
+
+/// Where the rule lets nothing be done: rows 15 and 16. A rule that keeps other profiles watches its own as any rule does.
+fn rule_forbids(
+    manner: Manner,
+    attached: Option<&Association>,
+    wanted: Wanted<'_>,
+) -> Option<Decision> {
     match (attached, manner.when_different, manner.when_absent) {
-        (Some(association), WhenDifferent::Keep, _) => {
+        (Some(association), WhenDifferent::Keep, _) if !wanted.may_be(association) => {
             let attached = association.profile_arn.clone();
             Some(Decision::Leave(Leave::FillsGapsOnly { attached }))
         }
         (None, _, WhenAbsent::Leave) => Some(Decision::Leave(Leave::CorrectsOnly)),
-        (Some(_), WhenDifferent::Replace, _) | (None, _, WhenAbsent::Associate) => None,
+        (Some(_), WhenDifferent::Replace | WhenDifferent::Keep, _)
+        | (None, _, WhenAbsent::Associate) => None,
     }
 }
 
@@ -195,8 +291,8 @@ fn have_nothing(attached: Option<&Association>, tags: Tagging) -> Decision {
     }
 }
 
-/// What gives a running or stopped instance this profile: rows 7 to 11.
-fn bring_about(profile: &Profile, facts: &InstanceFacts) -> Decision {
+/// What gives a running or stopped instance this profile: rows 7 to 11 and 19.
+fn bring_about(profile: &Profile, facts: &InstanceFacts, when_stopped: WhenStopped) -> Decision {
     let Some(from) = &facts.association else {
         return Decision::Associate(profile.clone());
     };
@@ -204,11 +300,18 @@ fn bring_about(profile: &Profile, facts: &InstanceFacts) -> Decision {
         return Decision::Keep(from.clone());
     };
     let (from, to) = (from.clone(), profile.clone());
-    if facts.instance.state == InstanceState::Running {
-        Decision::Replace { from, to, why }
-    } else {
-        Decision::Swap { from, to, why }
+    match when_stopped {
+        _ if facts.instance.state == InstanceState::Running => Decision::Replace { from, to, why },
+        WhenStopped::Swap => Decision::Swap { from, to, why },
+        WhenStopped::Wait => wait_until_running(from, to, NotSwapped::Waits),
     }
+}
+
+/// Leaves another profile on a stopped instance until it runs.
+#[must_use]
+pub fn wait_until_running(from: Association, to: Profile, why: NotSwapped) -> Decision {
+    let (attached, required) = (from.profile_arn, to.arn);
+    Decision::Wait(Wait::UntilRunning { attached, required, why })
 }
 
 fn difference(profile: &Profile, association: &Association) -> Option<Different> {
@@ -244,6 +347,9 @@ impl Decision {
             Self::Leave(Leave::CorrectsOnly) => 16,
             Self::Remove(_) => 17,
             Self::Leave(Leave::TagsDoubtful) => 18,
+            Self::Wait(Wait::UntilRunning { .. }) => 19,
+            Self::PutBack { .. } => 20,
+            Self::Leave(Leave::SwapIsOver { .. }) => 21,
         })
     }
 
@@ -251,7 +357,11 @@ impl Decision {
     #[must_use]
     pub fn writes(&self) -> bool {
         match self {
-            Self::Associate(_) | Self::Replace { .. } | Self::Swap { .. } | Self::Remove(_) => true,
+            Self::Associate(_)
+            | Self::Replace { .. }
+            | Self::Swap { .. }
+            | Self::Remove(_)
+            | Self::PutBack { .. } => true,
             Self::Leave(_)
             | Self::Wait(_)
             | Self::Keep(_)
@@ -268,10 +378,27 @@ impl Decision {
             Self::Associate(to) | Self::Replace { to, .. } | Self::Swap { to, .. } => {
                 Some(to.arn.to_string())
             }
+            Self::PutBack { profile_arn } => Some(profile_arn.clone()),
             Self::Remove(_)
             | Self::Leave(_)
             | Self::Wait(_)
             | Self::Keep(_)
+            | Self::KeepBare
+            | Self::LookUp(_)
+            | Self::Confirm => None,
+        }
+    }
+
+    /// The id of the profile that carrying it out attaches.
+    #[must_use]
+    pub fn required_id(&self) -> Option<&ProfileId> {
+        match self {
+            Self::Associate(to) | Self::Replace { to, .. } | Self::Swap { to, .. } => Some(&to.id),
+            Self::Keep(row) => row.profile_id.as_ref(),
+            Self::PutBack { .. }
+            | Self::Remove(_)
+            | Self::Leave(_)
+            | Self::Wait(_)
             | Self::KeepBare
             | Self::LookUp(_)
             | Self::Confirm => None,
@@ -291,6 +418,7 @@ impl Decision {
             Self::Associate(_) => "associate",
             Self::Replace { .. } => "replace",
             Self::Swap { .. } => "swap",
+            Self::PutBack { .. } => "put-back",
         }
     }
 
@@ -313,10 +441,13 @@ impl Decision {
                 Leave::FillsGapsOnly { .. } => "fills-gaps-only",
                 Leave::CorrectsOnly => "corrects-only",
                 Leave::TagsDoubtful => "tags-doubtful",
+                Leave::SwapIsOver { .. } => "swap-over",
             },
             Self::Wait(Wait::State(_)) => "instance-state",
             Self::Wait(Wait::ProfileUnknown(_)) => "profile-unknown",
             Self::Wait(Wait::InstanceUnseen) => "instance-unseen",
+            Self::Wait(Wait::UntilRunning { .. }) => "instance-stopped",
+            Self::PutBack { .. } => "swap-unfinished",
             Self::Keep(_) | Self::KeepBare => "right",
             Self::LookUp(_) => "profile-needed",
             Self::Confirm => "tags-needed",
@@ -353,6 +484,12 @@ impl fmt::Display for Decision {
                 write!(f, "found nothing attached; {} is required", profile.arn)
             }
             Self::Replace { from, to, why } => difference_sentence(f, from, to, *why),
+            Self::PutBack { profile_arn } => {
+                write!(
+                    f,
+                    "an unfinished swap took {profile_arn} away, and nothing else can be attached"
+                )
+            }
             Self::Swap { from, to, why } => {
                 difference_sentence(f, from, to, *why)?;
                 f.write_str("; EC2 replaces nothing on a stopped instance, so it is detached first")
@@ -399,6 +536,9 @@ impl fmt::Display for Leave {
             Self::TagsDoubtful => f.write_str(
                 "the rule would take the profile away, but two reads of the tags disagree or show none",
             ),
+            Self::SwapIsOver { attached } => {
+                write!(f, "{attached} is attached, so no swap is unfinished")
+            }
             Self::Invalid(why) => why.fmt(f),
             Self::NotAllowed(wanted) => {
                 write!(f, "no pattern of ALLOWED_PROFILES allows the instance profile {wanted}")
@@ -430,6 +570,22 @@ impl fmt::Display for Wait {
             }
             Self::InstanceUnseen => {
                 f.write_str("EC2 does not know the instance; it may have been launched seconds ago")
+            }
+            Self::UntilRunning { attached, required, why } => {
+                write!(
+                    f,
+                    "the instance is stopped and has {attached}; {required} is required and takes its place when the \
+                     instance runs{}",
+                    match why {
+                        NotSwapped::Waits => "",
+                        NotSwapped::NoQueue => {
+                            " (it is not swapped, for want of a queue on which to write down what is detached)"
+                        }
+                        NotSwapped::NoWayBack => {
+                            " (it is not swapped, for what is attached is outside ALLOWED_PROFILES and could not be put back)"
+                        }
+                    }
+                )
             }
         }
     }

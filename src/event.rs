@@ -3,6 +3,7 @@
 //! Payloads are told apart by their own fields, never by guess. What is none of our business is [`Ignored`]; what claims to
 //! be ours and cannot be read is [`Malformed`], an error, so that nothing is lost.
 
+pub mod follow_up;
 pub mod invocation;
 mod trail;
 
@@ -14,7 +15,11 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::census::SweepRequest;
-use crate::model::{AccountId, Illegal, InstanceId, InstanceRef, QueueArn, Region, Tags};
+use crate::expectation::Expectation;
+use crate::model::{
+    AccountId, Detached, Illegal, InstanceId, InstanceRef, InstanceState, QueueArn, Region, Tags,
+};
+use crate::verification::Verification;
 
 /// Everything the function can be invoked with.
 #[derive(Debug)]
@@ -47,6 +52,10 @@ pub struct Message {
 pub enum Reading {
     /// Look at these instances.
     Trigger(Trigger),
+    /// Look again at an instance that was changed.
+    Verify(Verification),
+    /// See that a swap leaves no instance without a profile.
+    FinishSwap(Detached),
     /// Look at all of them.
     Sweep(SweepRequest),
     /// None of our business.
@@ -100,8 +109,8 @@ pub enum Origin {
 pub struct Target {
     /// The instance.
     pub instance: InstanceRef,
-    /// Tags that matter, as the event itself shows them: a read without them lags behind and is worth repeating.
-    pub announced: Tags,
+    /// What the event says that a read must show.
+    pub expected: Expectation,
 }
 
 /// Why an event needs no look.
@@ -309,6 +318,12 @@ impl Reader<'_> {
                 })),
             };
         }
+        if fields.contains_key(follow_up::VERIFY) {
+            return follow_up::read_verification(value).map(Reading::Verify);
+        }
+        if fields.contains_key(follow_up::FINISH_SWAP) {
+            return follow_up::read_swap(value).map(Reading::FinishSwap);
+        }
         if fields.contains_key("instance-ids") {
             return invocation::of_instances(value, self.caller);
         }
@@ -316,6 +331,20 @@ impl Reader<'_> {
             return invocation::of_a_sweep(value);
         }
         Err(Malformed::NotAnEvent("an object without these fields"))
+    }
+
+    /// What a tag event says of the keys that matter. An event that does not tell the tags says nothing of what is gone.
+    fn expected_tags(
+        &self,
+        at_ms: Option<i64>,
+        changed: Vec<String>,
+        tags: Option<&Tags>,
+    ) -> Expectation {
+        let Some(tags) = tags else { return Expectation::default() };
+        let mut there = tags.clone();
+        there.retain(|key, _| (self.reads_tag)(key));
+        let is_gone = |key: &String| !tags.contains_key(key) && (self.reads_tag)(key);
+        Expectation::of_tags(at_ms, there, changed.into_iter().filter(is_gone))
     }
 
     fn tag_change(&self, value: Value) -> Result<Reading, Malformed> {
@@ -345,13 +374,13 @@ impl Reader<'_> {
                 changed: detail.changed_tag_keys.clone(),
             }));
         }
-        let mut announced = detail.tags.clone().unwrap_or_default();
-        announced.retain(|key, _| (self.reads_tag)(key));
+        let expected =
+            self.expected_tags(at_ms, detail.changed_tag_keys.clone(), detail.tags.as_ref());
         let resources = event.resources.as_deref().unwrap_or_default();
         let (mut targets, mut illegal) = (Vec::new(), Vec::new());
         for arn in resources {
             match instance_of(arn) {
-                Ok(instance) => targets.push(Target { instance, announced: announced.clone() }),
+                Ok(instance) => targets.push(Target { instance, expected: expected.clone() }),
                 Err(why) => illegal.push(why),
             }
         }
@@ -379,7 +408,9 @@ fn state_change(value: Value) -> Result<Reading, Malformed> {
     #[serde(rename_all = "kebab-case")]
     struct Detail {
         instance_id: String,
-        // `state` is not read: it is what was, and only a look tells what is.
+        /// What was, as of the event: only a look tells what is.
+        #[serde(default)]
+        state: Option<String>,
     }
     let event: EventBridgeEvent<Detail> = EventBridgeEvent::deserialize(value)
         .map_err(|why| Malformed::Fields { kind: STATE_CHANGE, why })?;
@@ -391,12 +422,26 @@ fn state_change(value: Value) -> Result<Reading, Malformed> {
         region: Region::parse(region).map_err(illegal("region"))?,
         id: InstanceId::parse(&event.detail.instance_id).map_err(illegal("detail.instance-id"))?,
     };
+    let at_ms = event.time.map(|time| time.timestamp_millis());
+    let state = event.detail.state.as_deref().map(InstanceState::from_ec2);
+    let expected =
+        state.map_or_else(Expectation::default, |state| Expectation::of_state(at_ms, state));
     Ok(Reading::Trigger(Trigger {
         origin: Origin::StateChange,
-        targets: vec![Target { instance, announced: Tags::new() }],
+        targets: vec![Target { instance, expected }],
         illegal: vec![],
-        occasion: Occasion { at_ms: event.time.map(|time| time.timestamp_millis()), by: None },
+        occasion: Occasion { at_ms, by: None },
     }))
+}
+
+/// An object of ours must be one: serde would take a list of the fields' values for it, too.
+fn object(value: Value, kind: &'static str) -> Result<Value, Malformed> {
+    match value {
+        Value::Object(_) => Ok(value),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+            Err(Malformed::Absent { kind, field: "object with its fields" })
+        }
+    }
 }
 
 fn absent(kind: &'static str, field: &'static str) -> Malformed {

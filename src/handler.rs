@@ -1,14 +1,15 @@
 //! Lambda's side: payload in, reconciliation, answer out.
 
+mod batch;
 mod sweep;
 mod work;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use aws_lambda_events::event::sqs::{BatchItemFailure, SqsBatchResponse};
+use aws_lambda_events::event::sqs::SqsBatchResponse;
 use futures_util::future::{join, join_all};
 use lambda_runtime::{Context, Diagnostic, LambdaEvent};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -16,28 +17,24 @@ use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::bus::{Bus, Notice};
-use crate::census::SweepRequest;
+use crate::census::Standing;
 use crate::cloud::{Clouds, Service};
-use crate::config::Config;
-use crate::contest::Contests;
+use crate::config::{Config, Mode};
 use crate::decide::Patience;
-use crate::event::{Caller, Message, Origin, Payload, Reader, Reading, Trigger};
+use crate::event::follow_up::OwnQueue;
+use crate::event::{Caller, Origin, Payload, Reader, Reading, Trigger};
 use crate::failure::{Disposition, MALFORMED, chain};
+use crate::flapping::FlapDetector;
 use crate::handler::sweep::Swept;
-use crate::handler::work::{Work, mode_for};
+use crate::handler::work::{Task, Work, mode_for};
 use crate::metrics::{Metric, Tally};
-use crate::model::{AccountId, Region};
+use crate::model::{AccountId, Illegal, Region};
 use crate::pace::Pace;
 use crate::profiles::Profiles;
 use crate::queue::Queues;
 use crate::reconcile::{Job, Reconciler};
-use crate::redelivery::{Redelivery, Undone};
 use crate::report::{Entry, Failures, InstanceReport};
 
-/// What is not there yet is taken to be no more from this delivery on …
-const PATIENT_RECEIVES: u32 = 3;
-/// … and this long after its message was sent: a new instance profile has been seen to take over two and a half minutes.
-const PATIENT_FOR: Duration = Duration::from_mins(3);
 /// Lambda's longest timeout. A deadline beyond it, or in the past, says nothing.
 const LONGEST_INVOCATION: Duration = Duration::from_mins(15);
 /// What an invocation allows itself where its deadline is unknown.
@@ -62,7 +59,7 @@ pub struct Handler<A> {
     aws: A,
     profiles: Profiles,
     pace: Pace,
-    contests: Contests,
+    flapping: FlapDetector,
     write_metrics: Box<WriteLine>,
 }
 
@@ -89,7 +86,9 @@ pub enum Answer {
     Report {
         /// The mode that held for this invocation.
         mode: &'static str,
-        /// The instances, in the order asked for.
+        /// How many instances ended how.
+        counts: BTreeMap<&'static str, u64>,
+        /// The instances in the order asked for; of very many those that are not right, and not all of these.
         instances: Vec<Entry>,
     },
     /// To a direct invocation with an event that is none of our business.
@@ -99,6 +98,25 @@ pub enum Answer {
     },
     /// To a direct invocation of a sweep.
     Sweep(Swept),
+}
+
+/// Instances that an answer names: Lambda's answers hold 6 MB.
+const MAX_ENTRIES: usize = 1000;
+
+impl Answer {
+    fn of(mode: Mode, reports: &[InstanceReport], illegal: &[Illegal]) -> Self {
+        let mut counts = BTreeMap::new();
+        let outcomes = reports.iter().map(InstanceReport::outcome_word);
+        for outcome in outcomes.chain(illegal.iter().map(|_| "failed")) {
+            *counts.entry(outcome).or_default() += 1;
+        }
+        let is_long = reports.len() + illegal.len() > MAX_ENTRIES;
+        let is_shown = |report: &&InstanceReport| !is_long || report.standing() != Standing::Right;
+        let entries = illegal.iter().map(Entry::illegal);
+        let reported = reports.iter().filter(is_shown).map(InstanceReport::entry);
+        let instances = reported.chain(entries).take(MAX_ENTRIES).collect();
+        Self::Report { mode: mode.as_str(), counts, instances }
+    }
 }
 
 /// A failed invocation, as Lambda reports it.
@@ -111,8 +129,8 @@ impl<A: Clouds + Queues + Bus> Handler<A> {
     /// A function with these settings.
     pub fn new(config: Config, aws: A) -> Self {
         let pace = Pace::new(config.pace);
-        let (profiles, contests) = (Profiles::default(), Contests::default());
-        Self { config, aws, profiles, pace, contests, write_metrics: Box::new(|_| {}) }
+        let (profiles, flapping) = (Profiles::default(), FlapDetector::default());
+        Self { config, aws, profiles, pace, flapping, write_metrics: Box::new(|_| {}) }
     }
 
     /// Has each invocation's metrics written, a line at a time.
@@ -160,10 +178,22 @@ impl<A: Clouds + Queues + Bus> Handler<A> {
         // What is no JSON is read once more, for the reader's own words about it.
         match reader.read(event.payload.0.as_deref().map_or("", RawValue::get)) {
             Ok(Payload::Batch(messages)) => {
-                Ok(Answer::Batch(self.deal_with_batch(messages, &caller, deadline).await))
+                Ok(Answer::Batch(self.process_batch(messages, deadline).await))
             }
             Ok(Payload::Single(Reading::Trigger(trigger))) => {
-                self.deal_with_trigger(&trigger, deadline).await
+                self.process_trigger(&trigger, deadline).await
+            }
+            Ok(Payload::Single(Reading::Verify(verification))) => {
+                let mut work = Work::default();
+                work.add_verification(&verification, self.config.mode, 0);
+                let reports = self.process_directly(&work, deadline).await;
+                Ok(Answer::of(self.config.mode, &reports, &[]))
+            }
+            Ok(Payload::Single(Reading::FinishSwap(detached))) => {
+                let mut work = Work::default();
+                work.add_swap(&detached, self.config.mode, Patience::Fresh, 0);
+                let reports = self.process_directly(&work, deadline).await;
+                Ok(Answer::of(self.config.mode, &reports, &[]))
             }
             Ok(Payload::Single(Reading::Sweep(request))) => {
                 let deadline = deadline - TIME_TO_SORT.min(time_for(&event.context) / 4);
@@ -187,185 +217,76 @@ impl<A: Clouds + Queues + Bus> Handler<A> {
         }
     }
 
-    async fn deal_with_trigger(
+    /// Deals with an event, or a person's invocation, that came without a queue.
+    async fn process_trigger(
         &self,
         trigger: &Trigger,
         deadline: Instant,
     ) -> Result<Answer, InvocationError> {
         let is_person = matches!(trigger.origin, Origin::Person { .. });
         let mut work = Work::default();
-        // A person is there to ask again; nobody waits for an answer that "later" would be.
+        // A person is there to ask again; an event is not.
         let patience = if is_person { Patience::Exhausted } else { Patience::Fresh };
         work.add(trigger, self.config.mode, patience, 0);
         let mode = mode_for(trigger, self.config.mode);
-        let reports = self.reconcile(work.jobs, &work.messages, &[], deadline).await;
-        self.record(|tally| count(tally, &reports, &work.times));
-        self.tell_about(&reports, deadline).await;
+        let reports = self.process_directly(&work, deadline).await;
         let failed: Vec<_> = reports.iter().filter(|report| report.result.is_err()).collect();
         if let (false, Some(why)) = (is_person, trigger.illegal.first()) {
             log_malformed(why, None);
             return Err(InvocationError { error_type: MALFORMED, message: why.to_string() });
         }
         if is_person || failed.is_empty() {
-            let mut instances: Vec<Entry> = reports.iter().map(InstanceReport::entry).collect();
             for why in &trigger.illegal {
                 log_malformed(why, None);
-                instances.push(Entry::illegal(why));
             }
-            return Ok(Answer::Report { mode: mode.as_str(), instances });
+            return Ok(Answer::of(mode, &reports, &trigger.illegal));
         }
-        let worst = failed.iter().find(|report| report.disposition() == Some(Disposition::GiveUp));
+        let worst = failed.iter().find(|report| report.disposition == Some(Disposition::GiveUp));
         let worst = worst.or(failed.first()).and_then(|report| report.result.as_ref().err());
         let error_type = worst.map_or("Failed", |failure| failure.error_type());
         Err(InvocationError { error_type, message: Failures(failed).to_string() })
     }
 
-    async fn deal_with_batch(
-        &self,
-        mut messages: Vec<Message>,
-        caller: &Caller,
-        deadline: Instant,
-    ) -> SqsBatchResponse {
-        // The oldest first: whoever was crowded out before is not crowded out again.
-        messages.sort_by_key(|message| message.sent_ms);
-        let ages = ages_of(&messages);
-        let mut work = Work::default();
-        let mut reasons: Vec<Option<Undone>> = vec![None; messages.len()];
-        let mut sweeps = Vec::new();
-        for (index, message) in messages.iter().enumerate() {
-            match &message.reading {
-                Ok(Reading::Trigger(trigger)) => {
-                    let patience = patience_of(message.receives, ages[index]);
-                    work.add(trigger, self.config.mode, patience, index);
-                    for why in &trigger.illegal {
-                        log_malformed(why, Some(&message.id));
-                        Undone::malformed(why).add_to(&mut reasons[index]);
-                    }
-                }
-                Ok(Reading::Sweep(request)) => sweeps.push((index, request)),
-                Ok(Reading::Ignored(why)) => {
-                    tracing::info!(message.id = message.id, outcome = "ignored", "ignored: {why}");
-                }
-                Err(malformed) => {
-                    log_malformed(malformed, Some(&message.id));
-                    Undone::malformed(malformed).add_to(&mut reasons[index]);
-                }
-            }
+    /// Deals with tasks of which no queue knows, and writes their lines.
+    async fn process_directly(&self, work: &Work, deadline: Instant) -> Vec<InstanceReport> {
+        let reports = self.reconcile(&work.tasks, deadline).await;
+        for report in &reports {
+            report.log("");
         }
-        let remaining = deadline.saturating_duration_since(Instant::now());
-        let stop_at = deadline - TIME_TO_SORT.min(remaining / 4);
-        let reports = async {
-            let reports = self.reconcile(work.jobs, &work.messages, &messages, stop_at).await;
-            // Now, and not once the sweep beside it is over.
-            self.record(|tally| {
-                count(tally, &reports, &work.times);
-                if let Some(age) = ages.iter().flatten().max() {
-                    tally.oldest(*age);
-                }
-            });
-            reports
-        };
-        let sweeps = self.sweeps(&sweeps, &messages, caller, stop_at);
-        let work_and_sweeps = join(reports, sweeps);
-        let redelivery = Redelivery {
-            queues: &self.aws,
-            dead_letter_queue: self.config.dead_letter_queue.as_deref(),
-            messages: &messages,
-        };
-        let (reports, swept) = tokio::select! {
-            biased;
-            ended = work_and_sweeps => ended,
-            never = redelivery.keep_hidden() => match never {},
-        };
-        for (index, undone) in swept {
-            undone.add_to(&mut reasons[index]);
-        }
-        for (report, indices) in reports.iter().zip(&work.messages) {
-            if let Some(undone) = Undone::by(report) {
-                for index in indices {
-                    undone.clone().add_to(&mut reasons[*index]);
-                }
-            }
-        }
-        let sort = redelivery.sort(&reasons, &ages, deadline);
-        let (given_up, ()) = join(sort, self.tell_about(&reports, deadline)).await;
-        let mut response = SqsBatchResponse::default();
-        for (index, (message, undone)) in messages.into_iter().zip(reasons).enumerate() {
-            if undone.is_some() && !given_up.contains(&index) {
-                let mut failure = BatchItemFailure::default();
-                failure.item_identifier = message.id;
-                response.batch_item_failures.push(failure);
-            }
-        }
-        response
+        self.follow_up(&reports, deadline).await;
+        self.record(|tally| count(tally, &reports, work.tasks.iter().map(|task| task.event_ms)));
+        self.tell_about(&reports, deadline).await;
+        reports
     }
 
-    /// Deals with the jobs of each Region by that Region's cloud, reports in the jobs' order, and writes their lines.
-    async fn reconcile(
-        &self,
-        jobs: Vec<Job>,
-        messages_of_jobs: &[Vec<usize>],
-        messages: &[Message],
-        deadline: Instant,
-    ) -> Vec<InstanceReport> {
-        let mut by_region: HashMap<Region, Vec<(usize, Job)>> = HashMap::new();
-        for (index, job) in jobs.into_iter().enumerate() {
-            by_region.entry(job.instance.region.clone()).or_default().push((index, job));
+    /// Deals with the tasks of each Region by that Region's cloud; reports in the tasks' order.
+    async fn reconcile(&self, tasks: &[Task], deadline: Instant) -> Vec<InstanceReport> {
+        let mut by_region: HashMap<&Region, Vec<(usize, Job)>> = HashMap::new();
+        for (index, Task { job, .. }) in tasks.iter().enumerate() {
+            by_region.entry(&job.instance.region).or_default().push((index, job.clone()));
         }
+        let queues = &self.aws;
+        let own_queue = self.config.queue.as_deref().map(|url| OwnQueue { queues, url });
+        let own_queue = &own_queue;
+        let now_ns = i128::try_from(since_1970().as_nanos()).unwrap_or(i128::MAX);
         let regions = by_region.into_iter().map(async |(region, jobs)| {
-            let cloud = self.aws.of(&region);
+            let cloud = self.aws.of(region);
             let (indices, jobs): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
             let reconciler = Reconciler {
                 cloud: &cloud,
                 profiles: &self.profiles,
                 policy: &self.config.policy,
                 pace: &self.pace,
-                contests: &self.contests,
+                flapping: &self.flapping,
+                write_ahead: own_queue.as_ref(),
                 deadline,
+                now_ns,
             };
             indices.into_iter().zip(reconciler.run(jobs).await).collect::<Vec<_>>()
         });
         let mut reports: Vec<_> = join_all(regions).await.into_iter().flatten().collect();
         reports.sort_by_key(|(index, _)| *index);
-        let finished = reports.into_iter().zip(messages_of_jobs).map(|((_, report), indices)| {
-            let ids = indices.iter().filter_map(|index| messages.get(*index));
-            report.log(&ids.map(|message| message.id.as_str()).collect::<Vec<_>>().join(","));
-            report
-        });
-        finished.collect()
-    }
-
-    /// Sweeps for these messages; answers with those that are not done, and why.
-    async fn sweeps(
-        &self,
-        requests: &[(usize, &SweepRequest)],
-        messages: &[Message],
-        caller: &Caller,
-        deadline: Instant,
-    ) -> Vec<(usize, Undone)> {
-        let mut undone: Vec<(usize, Option<Undone>)> = Vec::new();
-        for (place, (index, request)) in requests.iter().enumerate() {
-            // After a rest the schedule's messages lie in the queue by the dozen: one sweep answers all of them.
-            let same = requests[..place].iter().position(|(_, other)| other == request);
-            if let Some(same) = same {
-                undone.push((*index, undone[same].1.clone()));
-                continue;
-            }
-            let message = &messages[*index];
-            let swept = self.sweep(request, Some(message), caller, deadline).await;
-            let why = swept.err().inspect(|why| {
-                let error_type = why.error_type();
-                tracing::warn!(
-                    message.id = message.id,
-                    error.r#type = error_type,
-                    "{}",
-                    chain(why)
-                );
-                self.record(|tally| tally.fail(error_type));
-            });
-            undone.push((*index, why.map(|why| why.undone())));
-        }
-        undone.into_iter().filter_map(|(index, why)| Some((index, why?))).collect()
+        reports.into_iter().map(|(_, report)| report).collect()
     }
 
     /// Writes metrics.
@@ -412,13 +333,8 @@ impl<A: Clouds + Queues + Bus> Handler<A> {
     }
 }
 
-fn patience_of(receives: u32, age: Option<Duration>) -> Patience {
-    let is_young = age.is_some_and(|age| age < PATIENT_FOR);
-    if receives < PATIENT_RECEIVES || is_young { Patience::Fresh } else { Patience::Exhausted }
-}
-
 /// Counts what became of each instance; `times` are their events', in milliseconds since 1970.
-fn count(tally: &mut Tally, reports: &[InstanceReport], times: &[Option<i64>]) {
+fn count(tally: &mut Tally, reports: &[InstanceReport], times: impl Iterator<Item = Option<i64>>) {
     let now = since_1970();
     for (report, time) in reports.iter().zip(times) {
         let event = time.and_then(|time| u64::try_from(time).ok()).map(Duration::from_millis);
@@ -434,15 +350,6 @@ fn count(tally: &mut Tally, reports: &[InstanceReport], times: &[Option<i64>]) {
 )]
 fn since_1970() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
-}
-
-/// How long ago each message was sent; nothing, where the queue does not say so, or says what cannot be.
-fn ages_of(messages: &[Message]) -> Vec<Option<Duration>> {
-    let now = since_1970();
-    let age = |sent_ms| {
-        now.checked_sub(Duration::from_millis(sent_ms)).filter(|age| *age <= LONGEST_RETENTION)
-    };
-    messages.iter().map(|message| message.sent_ms.and_then(age)).collect()
 }
 
 fn log_malformed(malformed: &dyn Error, message_id: Option<&str>) {

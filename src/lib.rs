@@ -12,7 +12,8 @@
 //! | [`cloud`], [`queue`], [`bus`] | the calls this job needs, and what others are told, in our words |
 //! | [`aws`] | all three by AWS's SDK |
 //! | [`profiles`] | what IAM answered lately |
-//! | [`contest`] | who keeps undoing what we do |
+//! | [`expectation`] | what an event says that a read must show |
+//! | [`flapping`], [`verification`] | who keeps undoing what we do, and when each change is looked at again |
 //! | [`pace`] | whose turn it is to write |
 //! | [`backoff`] | when a message that is not done comes again |
 //! | [`redelivery`] | a batch at its queue: hidden, seen again, given up |
@@ -32,10 +33,11 @@ pub mod bus;
 pub mod census;
 pub mod cloud;
 pub mod config;
-pub mod contest;
 pub mod decide;
 pub mod event;
+pub mod expectation;
 pub mod failure;
+pub mod flapping;
 pub mod handler;
 pub mod launcher;
 pub mod metrics;
@@ -49,3 +51,4 @@ pub mod redelivery;
 pub mod report;
 pub mod sweep;
 pub mod trust;
+pub mod verification;

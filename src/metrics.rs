@@ -42,8 +42,14 @@ pub enum Metric {
     Blocked,
     /// Instances that could not be brought right; by the error's type.
     Failed,
-    /// Instances that another hand keeps changing.
-    Contested,
+    /// Instances that another actor keeps changing.
+    Flapping,
+    /// Associations that EC2 does not put into force, as a verification found.
+    Stuck,
+    /// Profiles attached again that an unfinished swap had taken away.
+    RolledBack,
+    /// Looks that were to follow a change and could not be put on the queue.
+    FollowUpsLost,
     /// Recreated profiles that EC2 did not replace.
     NotRepaired,
     /// From an event's own time until the profile was there.
@@ -85,7 +91,10 @@ impl Metric {
             | Self::Waiting
             | Self::Blocked
             | Self::Failed
-            | Self::Contested
+            | Self::Flapping
+            | Self::Stuck
+            | Self::RolledBack
+            | Self::FollowUpsLost
             | Self::NotRepaired
             | Self::SweepCompleted
             | Self::SweptInstances
@@ -115,8 +124,15 @@ pub struct Tally {
 impl Tally {
     /// Counts what became of an instance, and how long after its event, where that is known.
     pub fn count(&mut self, report: &InstanceReport, since_event: Option<Duration>) {
+        if report.is_stuck {
+            self.add(Metric::Stuck, 1);
+        }
+        if report.is_flapping {
+            self.add(Metric::Flapping, 1);
+        }
         let metric = match (&report.result, report.standing()) {
-            (Err(Failure::Contested { .. }) | Ok(Outcome::Contested), _) => Metric::Contested,
+            (Err(Failure::Flapping { begins: true, .. }), _) => Metric::Flapping,
+            (Err(Failure::Flapping { begins: false, .. }), _) => Metric::Waiting,
             (_, Standing::Blocked) => {
                 *self.blocked.entry(report.reason().to_owned()).or_default() += 1;
                 return;
@@ -132,7 +148,7 @@ impl Tally {
                 Outcome::Left => Metric::Left,
                 Outcome::Waiting => Metric::Waiting,
                 Outcome::NotRepaired => Metric::NotRepaired,
-                Outcome::Contested => Metric::Contested,
+                Outcome::RolledBack => Metric::RolledBack,
             },
         };
         self.add(metric, 1);

@@ -161,6 +161,15 @@ impl Policy {
         Self { ignore, rules, index, tag_keys, allowed }
     }
 
+    /// With what happens on stopped instances where a rule does not say it.
+    #[must_use]
+    pub fn with_when_stopped_default(mut self, default: rule::WhenStopped) -> Self {
+        for rule in &mut self.rules {
+            rule.manner.when_stopped = default;
+        }
+        self
+    }
+
     /// The built-in policy: the tag of this key names the profile.
     #[must_use]
     pub fn named_by_tag(tag_key: &str, allowed: AllowList) -> Self {
@@ -287,6 +296,12 @@ impl Policy {
         Requirement { demand: Demand::Nothing { tags }, ..requirement }
     }
 
+    /// Whether what is attached could be attached again: the role in the template attaches nothing outside the allow-list.
+    #[must_use]
+    pub fn allows_attached(&self, profile_arn: &str) -> bool {
+        ProfileArn::parse(profile_arn).is_ok_and(|arn| self.allowed.allows(&arn))
+    }
+
     /// Whether a change of this tag key can change what is required.
     #[must_use]
     pub fn reads_tag(&self, key: &str) -> bool {
@@ -375,7 +390,9 @@ fn source_of(template: &Template, rule: &Rule) -> String {
     }
 }
 
-fn unusable(profile: &Profile) -> Option<Unusable> {
+/// Why a profile would give an instance no credentials, if it would not.
+#[must_use]
+pub fn unusable(profile: &Profile) -> Option<Unusable> {
     let Some(role) = &profile.role else {
         return Some(Unusable::NoRole);
     };

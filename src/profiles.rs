@@ -9,7 +9,8 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use crate::cloud::{Cloud, CloudError};
-use crate::model::{Profile, ProfileName};
+use crate::model::{Profile, ProfileArn, ProfileName};
+use crate::policy::unusable;
 
 /// How long a profile that is there is believed. Its role and its id change seldom; a write that finds it gone forgets it.
 const KNOWN_FOR: Duration = Duration::from_mins(5);
@@ -22,9 +23,15 @@ const FAILED_FOR: Duration = Duration::from_secs(1);
 /// Names asked for again beside a look. IAM's rate is shared with the whole account.
 const REFRESHED_AT_ONCE: usize = 8;
 
+/// How long a denied attach is remembered: no instance is detached meanwhile for the sake of that profile.
+const DENIED_FOR: Duration = Duration::from_hours(1);
+
 /// The answers, shared by all invocations of one execution environment.
 #[derive(Debug, Default)]
-pub struct Profiles(Mutex<HashMap<ProfileName, Arc<Slot>>>);
+pub struct Profiles {
+    slots: Mutex<HashMap<ProfileName, Arc<Slot>>>,
+    denied: Mutex<HashMap<ProfileArn, (Instant, CloudError)>>,
+}
 
 /// One name's answer. Whoever asks first asks IAM; the others wait for that answer.
 type Slot = tokio::sync::Mutex<Option<Answer>>;
@@ -39,9 +46,10 @@ struct Answer {
 
 impl Answer {
     fn is_fresh(&self) -> bool {
-        let believed_for = match self.profile {
-            Ok(Some(_)) => KNOWN_FOR,
-            Ok(None) => UNKNOWN_FOR,
+        let believed_for = match &self.profile {
+            Ok(Some(profile)) if unusable(profile).is_none() => KNOWN_FOR,
+            // It may be made, or its role be put into it or be trusted, at any moment.
+            Ok(Some(_) | None) => UNKNOWN_FOR,
             Err(_) => FAILED_FOR,
         };
         self.at.elapsed() < believed_for
@@ -119,8 +127,25 @@ impl Profiles {
         self.slots().remove(name);
     }
 
+    /// Remembers that EC2 refused to attach a profile for want of a right.
+    pub fn deny(&self, arn: &ProfileArn, error: &CloudError) {
+        self.denied().insert(arn.clone(), (Instant::now(), error.clone()));
+    }
+
+    /// Why EC2 refused to attach a profile lately, if it did.
+    #[must_use]
+    pub fn denied_lately(&self, arn: &ProfileArn) -> Option<CloudError> {
+        let mut denied = self.denied();
+        denied.retain(|_, (at, _)| at.elapsed() < DENIED_FOR);
+        denied.get(arn).map(|(_, error)| error.clone())
+    }
+
+    fn denied(&self) -> std::sync::MutexGuard<'_, HashMap<ProfileArn, (Instant, CloudError)>> {
+        self.denied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn slots(&self) -> std::sync::MutexGuard<'_, HashMap<ProfileName, Arc<Slot>>> {
         // The map is whole between any two statements, so a panic elsewhere leaves nothing half-done.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -70,6 +70,16 @@ pub trait WriteAhead: Send + Sync {
     ) -> impl Future<Output = Result<(), QueueError>> + Send;
 }
 
+/// Where nothing is written, and so nothing is written down: a dry run decides as if there were a queue.
+#[derive(Debug)]
+pub struct NothingWritten;
+
+impl WriteAhead for NothingWritten {
+    async fn write_down(&self, _detached: &Detached) -> Result<(), QueueError> {
+        Err(QueueError::new("SendMessage", None, "a dry run writes nothing"))
+    }
+}
+
 /// A message to be hidden.
 #[derive(Debug, Clone, Copy)]
 pub struct Hidden<'a> {

@@ -18,8 +18,6 @@ use crate::report::InstanceReport;
 /// While a batch is worked on, its messages are hidden for this long at a time: where an execution environment dies, they
 /// come again soon and not after the queue's visibility timeout.
 const LEASE: Duration = Duration::from_secs(5);
-/// As above, where the batch holds a sweep: it reads pages for seconds at a time, in which no lease can be renewed.
-const LEASE_OF_A_SWEEP: Duration = Duration::from_secs(30);
 /// A lease is renewed this often.
 const LEASE_BEAT: Duration = Duration::from_secs(2);
 /// Batches larger than this take their time as a rule, so that their lease begins at once; the others' with the first beat.
@@ -34,6 +32,8 @@ const GIVEN_UP_BY_THE_QUEUE: Duration = Duration::from_secs(20);
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Undone {
     waits_for: WaitsFor,
+    /// How long, where that is known.
+    after: Option<Duration>,
     error_type: &'static str,
     error: String,
 }
@@ -45,21 +45,22 @@ impl Undone {
         let failure = report.result.as_ref().err()?;
         Some(Self {
             waits_for: failure.waits_for(report.patience),
+            after: failure.retry_after(),
             error_type: failure.error_type(),
             error: format!("{}: {}", report.instance, chain(failure)),
         })
     }
 
-    /// A message that is about no instance and is not done.
+    /// A message that comes too early: it waits for this long, and nothing is wrong.
     #[must_use]
-    pub fn because(waits_for: WaitsFor, error_type: &'static str, why: &dyn Error) -> Self {
-        Self { waits_for, error_type, error: chain(why) }
+    pub fn waiting(waits_for: WaitsFor, after: Duration) -> Self {
+        Self { waits_for, after: Some(after), error_type: "", error: String::new() }
     }
 
     /// A message, or a part of one, that cannot be read.
     #[must_use]
     pub fn malformed(why: &dyn Error) -> Self {
-        Self { waits_for: WaitsFor::Nothing, error_type: MALFORMED, error: chain(why) }
+        Self { waits_for: WaitsFor::Nothing, after: None, error_type: MALFORMED, error: chain(why) }
     }
 
     /// Adds a reason to those of a message, of which the most hopeful stays.
@@ -79,15 +80,26 @@ pub struct Redelivery<'a, Q> {
     /// Where what is given up goes; without one, the queue's own redrive policy gives up.
     pub dead_letter_queue: Option<&'a str>,
     /// The batch.
-    pub messages: &'a [Message],
+    pub messages: &'a [&'a Message],
+}
+
+/// What becomes of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It is done.
+    Done,
+    /// It is not done, and the next sweep makes another one of it.
+    FoundAgain,
+    /// It comes again after this long.
+    Again(Duration),
+    /// It goes to the dead-letter queue.
+    DeadLetter,
 }
 
 impl<Q: Queues> Redelivery<'_, Q> {
     /// Renews the lease on the messages until it is dropped.
     pub async fn keep_hidden(&self) -> Infallible {
-        let is_sweep = |message: &Message| matches!(message.reading, Ok(Reading::Sweep(_)));
-        let lease = if self.messages.iter().any(is_sweep) { LEASE_OF_A_SWEEP } else { LEASE };
-        let leases: Vec<_> = self.messages.iter().map(|message| (message, lease)).collect();
+        let leases: Vec<_> = self.messages.iter().map(|message| (*message, LEASE)).collect();
         if self.messages.len() <= SMALL_BATCH {
             sleep(FIRST_BEAT).await;
         }
@@ -97,26 +109,52 @@ impl<Q: Queues> Redelivery<'_, Q> {
         }
     }
 
-    /// Says of each message that is not done when it comes again, or gives it up; answers with those that are safe in the
-    /// dead-letter queue, or that the next sweep brings back, by their places. `undone` and `ages` are the messages', in their order.
+    /// What becomes of each message; `undone` and `ages` are the messages', in their order.
+    #[must_use]
+    pub fn fates(&self, undone: &[Option<Undone>], ages: &[Option<Duration>]) -> Vec<Fate> {
+        let each = self.messages.iter().zip(undone).zip(ages);
+        each.map(|((message, undone), age)| match undone {
+            None => Fate::Done,
+            Some(undone) => self.fate(message, undone, *age),
+        })
+        .collect()
+    }
+
+    fn fate(&self, message: &Message, undone: &Undone, age: Option<Duration>) -> Fate {
+        if is_found_again(message) && undone.waits_for.needs_a_person() {
+            return Fate::FoundAgain;
+        }
+        let delivery = Delivery { id: &message.id, receives: message.receives, age };
+        match (backoff::next(undone.waits_for, delivery), self.dead_letter_queue) {
+            (Next::Again(delay), _) => Fate::Again(undone.after.unwrap_or(delay)),
+            (Next::DeadLetter, Some(_)) => Fate::DeadLetter,
+            // The queue's own redrive policy counts receives, so for what is hopeless they lie close.
+            (Next::DeadLetter, None) if undone.waits_for == WaitsFor::Nothing => {
+                Fate::Again(GIVEN_UP_BY_THE_QUEUE)
+            }
+            (Next::DeadLetter, None) => Fate::Again(backoff::LONGEST),
+        }
+    }
+
+    /// Has each message come again, or go to the dead-letter queue, as it must; answers with the indices of those that are
+    /// safe in the dead-letter queue, or that the next sweep finds again.
     pub async fn sort(
         &self,
+        fates: &[Fate],
         undone: &[Option<Undone>],
-        ages: &[Option<Duration>],
         deadline: Instant,
     ) -> Vec<usize> {
         let (mut again, mut letters, mut found_again) = (Vec::new(), Vec::new(), Vec::new());
-        for (index, (message, undone)) in self.messages.iter().zip(undone).enumerate() {
+        for (index, (fate, undone)) in fates.iter().zip(undone).enumerate() {
             let Some(undone) = undone else { continue };
-            let Message { id, receives, .. } = message;
-            if is_found_again(message) && undone.waits_for.needs_a_person() {
-                tracing::info!(message.id = id, "not given up: the next sweep finds it again");
-                found_again.push(index);
-                continue;
-            }
-            let delivery = Delivery { id, receives: *receives, age: ages[index] };
-            match backoff::next(undone.waits_for, delivery) {
-                Next::Again(delay) => {
+            let Message { id, receives, .. } = self.messages[index];
+            match fate {
+                Fate::Done => {}
+                Fate::FoundAgain => {
+                    tracing::info!(message.id = id, "not given up: the next sweep finds it again");
+                    found_again.push(index);
+                }
+                Fate::Again(delay) => {
                     tracing::info!(
                         message.id = id,
                         message.receives = receives,
@@ -124,32 +162,21 @@ impl<Q: Queues> Redelivery<'_, Q> {
                         "comes again, since it waits for {}",
                         undone.waits_for
                     );
-                    again.push((message, delay));
+                    again.push((self.messages[index], *delay));
                 }
-                Next::DeadLetter => letters.push((index, undone)),
+                Fate::DeadLetter => letters.push((index, undone)),
             }
         }
-        let Some(dead_letter_queue) = self.dead_letter_queue else {
-            // It counts receives, so for what is hopeless they lie close.
-            again.extend(letters.iter().map(|(index, undone)| {
-                let hopeless = undone.waits_for == WaitsFor::Nothing;
-                let delay = if hopeless { GIVEN_UP_BY_THE_QUEUE } else { backoff::LONGEST };
-                (&self.messages[*index], delay)
-            }));
-            self.hide_until(deadline, &again).await;
-            return found_again;
-        };
-        let give_up = self.give_up_until(deadline, dead_letter_queue, &letters);
+        let give_up = self.give_up_until(deadline, &letters);
         let ((), safe) = join(self.hide_until(deadline, &again), give_up).await;
         [safe, found_again].concat()
     }
 
-    async fn give_up_until(
-        &self,
-        deadline: Instant,
-        dead_letter_queue: &str,
-        letters: &[(usize, &Undone)],
-    ) -> Vec<usize> {
+    async fn give_up_until(&self, deadline: Instant, letters: &[(usize, &Undone)]) -> Vec<usize> {
+        let Some(dead_letter_queue) = self.dead_letter_queue else { return Vec::new() };
+        if letters.is_empty() {
+            return Vec::new();
+        }
         let dead = letters.iter().map(|(index, undone)| DeadLetter {
             body: &self.messages[*index].body,
             message_id: &self.messages[*index].id,

@@ -6,10 +6,11 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::census::Standing;
-use crate::decide::{Decision, Leave, Patience};
-use crate::failure::{Disposition, Failure, MALFORMED, chain};
+use crate::decide::{Decision, Leave, Patience, Wait};
+use crate::failure::{Disposition, Failure, MALFORMED, chain, flapping};
 use crate::launcher::launch_source;
 use crate::model::{AccountId, Illegal, InstanceFacts, InstanceRef, Tags};
+use crate::verification::Verification;
 
 /// A known resting state of an instance: the message about it is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,8 +35,8 @@ pub enum Outcome {
     Planned,
     /// EC2 took the replacement of a recreated profile and kept the old one. A person must act.
     NotRepaired,
-    /// Another hand keeps undoing it, and there is a truce; the message with which it began comes again.
-    Contested,
+    /// What an unfinished swap had taken away is attached again.
+    RolledBack,
 }
 
 impl Outcome {
@@ -53,7 +54,7 @@ impl Outcome {
             Self::Converged => "converged",
             Self::Planned => "planned",
             Self::NotRepaired => "not-repaired",
-            Self::Contested => "contested",
+            Self::RolledBack => "rolled-back",
         }
     }
 
@@ -61,14 +62,17 @@ impl Outcome {
     #[must_use]
     pub fn is_change(self) -> bool {
         match self {
-            Self::Associated | Self::Removed | Self::Replaced | Self::Swapped => true,
+            Self::Associated
+            | Self::Removed
+            | Self::Replaced
+            | Self::Swapped
+            | Self::RolledBack => true,
             Self::Left
             | Self::Waiting
             | Self::Kept
             | Self::Converged
             | Self::Planned
-            | Self::NotRepaired
-            | Self::Contested => false,
+            | Self::NotRepaired => false,
         }
     }
 
@@ -82,12 +86,12 @@ impl Outcome {
             Self::Removed => "profile removed",
             Self::Replaced => "profile replaced",
             Self::Swapped => "profile swapped",
-            Self::Converged => "right by now, by another hand or an earlier call",
+            Self::Converged => "right by now, by another actor",
             Self::Planned => "dry run, nothing written",
             Self::NotRepaired => {
                 "EC2 took the replacement but kept the deleted profile; disassociate it and associate it again by hand"
             }
-            Self::Contested => "left as it is during a truce with another hand",
+            Self::RolledBack => "the profile from before the swap attached again",
         }
     }
 }
@@ -97,7 +101,9 @@ fn json(tags: &Tags) -> String {
 }
 
 /// Who brought an instance to our attention.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+///
+/// Of several the first in this order is named: events say most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum FoundBy {
     /// An event about its state or its tags.
     #[default]
@@ -108,6 +114,10 @@ pub enum FoundBy {
     Person,
     /// A sweep.
     Sweep,
+    /// The look that follows a change.
+    Verification,
+    /// The message that follows the beginning of a swap.
+    Swap,
 }
 
 impl FoundBy {
@@ -119,6 +129,8 @@ impl FoundBy {
             Self::Drift => "drift",
             Self::Person => "person",
             Self::Sweep => "sweep",
+            Self::Verification => "verification",
+            Self::Swap => "swap",
         }
     }
 }
@@ -132,6 +144,18 @@ pub struct Cause {
     pub launched_by: Option<String>,
     /// Who changed its association, where the event says so.
     pub changed_by: Option<String>,
+}
+
+/// What an instance had before the first write.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Before {
+    /// Nothing was written: it has what it had.
+    #[default]
+    NothingWritten,
+    /// No profile.
+    Bare,
+    /// A profile, by its ARN.
+    Attached(String),
 }
 
 /// All that is known about one instance once it was dealt with.
@@ -155,17 +179,19 @@ pub struct InstanceReport {
     pub result: Result<Outcome, Failure>,
     /// Whether the message may still be waited with.
     pub patience: Patience,
+    /// What was attached before the first write.
+    pub before: Before,
+    /// Whether another actor keeps undoing what was done, although the instance is right now.
+    pub is_flapping: bool,
+    /// What is to be looked at again, and after what.
+    pub follow_up: Option<Verification>,
+    /// What becomes of the messages about this instance; `None`, where they are done.
+    pub disposition: Option<Disposition>,
     /// How long it took, the shared reads left out.
     pub duration: Duration,
 }
 
 impl InstanceReport {
-    /// What becomes of the messages about this instance; nothing, where they are done.
-    #[must_use]
-    pub fn disposition(&self) -> Option<Disposition> {
-        self.result.as_ref().err().map(|failure| failure.disposition(self.patience))
-    }
-
     /// The account as the event named it, or else as EC2 did.
     #[must_use]
     pub fn account(&self) -> Option<&AccountId> {
@@ -173,14 +199,17 @@ impl InstanceReport {
         self.instance.account.as_ref().or_else(owner)
     }
 
-    /// The profile found attached.
+    /// The profile found attached: before the first write, where anything was written.
     #[must_use]
     pub fn attached(&self) -> Option<&str> {
-        self.facts
-            .as_ref()?
-            .association
-            .as_ref()
-            .map(|association| association.profile_arn.as_str())
+        match &self.before {
+            Before::Bare => None,
+            Before::Attached(profile_arn) => Some(profile_arn),
+            Before::NothingWritten => {
+                let association = self.facts.as_ref()?.association.as_ref();
+                association.map(|association| association.profile_arn.as_str())
+            }
+        }
     }
 
     /// The profile required, where one is known.
@@ -191,14 +220,15 @@ impl InstanceReport {
                 Some(to.arn.to_string())
             }
             Decision::Keep(association) => Some(association.profile_arn.clone()),
+            Decision::PutBack { profile_arn } => Some(profile_arn.clone()),
+            Decision::Wait(Wait::UntilRunning { required, .. }) => Some(required.to_string()),
             Decision::Leave(Leave::NotAllowed(wanted)) => Some(wanted.to_string()),
             Decision::Leave(Leave::Unusable { profile, .. }) => Some(profile.to_string()),
-            Decision::LookUp(wanted)
-            | Decision::Wait(crate::decide::Wait::ProfileUnknown(wanted)) => {
+            Decision::LookUp(wanted) | Decision::Wait(Wait::ProfileUnknown(wanted)) => {
                 Some(wanted.to_string())
             }
             Decision::Leave(_)
-            | Decision::Wait(_)
+            | Decision::Wait(Wait::State(_) | Wait::InstanceUnseen)
             | Decision::KeepBare
             | Decision::Confirm
             | Decision::Remove(_) => None,
@@ -214,15 +244,14 @@ impl InstanceReport {
     pub fn standing(&self) -> Standing {
         let decision = match (&self.result, &self.decision) {
             (Err(Failure::ProfileUnknown(_)), _) => return Standing::Blocked,
-            (Err(_) | Ok(Outcome::NotRepaired | Outcome::Contested), _) | (Ok(_), None) => {
-                return Standing::Failed;
-            }
+            (Err(_) | Ok(Outcome::NotRepaired), _) | (Ok(_), None) => return Standing::Failed,
             (Ok(_), Some(decision)) => decision,
         };
         match decision {
             Decision::Associate(_)
             | Decision::Replace { .. }
             | Decision::Swap { .. }
+            | Decision::PutBack { .. }
             | Decision::Remove(_) => Standing::Change,
             Decision::Keep(_) | Decision::KeepBare => Standing::Right,
             Decision::Leave(
@@ -230,13 +259,14 @@ impl InstanceReport {
                 | Leave::Ignored { .. }
                 | Leave::FillsGapsOnly { .. }
                 | Leave::CorrectsOnly
+                | Leave::SwapIsOver { .. }
+                | Leave::ManagedByService(_)
                 | Leave::Gone(_)
                 | Leave::NeverSeen,
             ) => Standing::Left,
             Decision::Leave(
                 Leave::Invalid(_)
                 | Leave::NotAllowed(_)
-                | Leave::ManagedByService(_)
                 | Leave::Unusable { .. }
                 | Leave::TagsDoubtful,
             ) => Standing::Blocked,
@@ -289,12 +319,12 @@ impl InstanceReport {
             (Ok(outcome), None) => format!("{}: {}", self.instance, outcome.sentence()),
             (Err(failure), _) => format!("{}: {}", self.instance, chain(failure)),
         };
-        let message = if self.is_stuck { format!("{message}; {STUCK_SENTENCE}") } else { message };
-        let level = match (&self.result, self.disposition()) {
-            _ if self.is_stuck => tracing::Level::ERROR,
+        let message = self.with_warnings(message);
+        let level = match (&self.result, self.disposition) {
+            _ if self.is_stuck || self.is_flapping => tracing::Level::ERROR,
             (
                 Ok(Outcome::NotRepaired)
-                | Err(Failure::LeftBare { .. } | Failure::Contested { .. }),
+                | Err(Failure::RollbackFailed { .. } | Failure::Flapping { begins: true, .. }),
                 _,
             )
             | (_, Some(Disposition::GiveUp)) => tracing::Level::ERROR,
@@ -316,7 +346,7 @@ impl InstanceReport {
                     reason = self.reason_code(),
                     standing = self.standing().word(),
                     outcome = self.outcome_word(),
-                    disposition = self.disposition().map_or("done", Disposition::word),
+                    disposition = self.disposition.map_or("done", Disposition::word),
                     error.r#type = self.result.as_ref().err().map(Failure::error_type),
                     rule = self.rule.as_deref(),
                     tags = (!self.tags.is_empty()).then(|| json(&self.tags)),
@@ -336,6 +366,18 @@ impl InstanceReport {
             tracing::Level::WARN => line!(tracing::Level::WARN),
             _ => line!(tracing::Level::INFO),
         }
+    }
+
+    fn with_warnings(&self, mut message: String) -> String {
+        if self.is_stuck {
+            message.push_str("; ");
+            message.push_str(STUCK_SENTENCE);
+        }
+        if self.is_flapping {
+            message.push_str("; ");
+            message.push_str(&flapping(self.cause.changed_by.as_deref()));
+        }
+        message
     }
 
     /// The instance's entry in the answer to a direct invocation.
@@ -358,7 +400,7 @@ impl InstanceReport {
             error: self.result.as_ref().err().map(|failure| EntryError {
                 r#type: failure.error_type(),
                 message: chain(failure),
-                disposition: failure.disposition(self.patience).word(),
+                disposition: self.disposition.unwrap_or(Disposition::GiveUp).word(),
             }),
         }
     }

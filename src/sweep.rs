@@ -13,15 +13,15 @@ use tokio::time::{Instant, timeout_at};
 use crate::census::{Entry, Standing};
 use crate::cloud::{Cloud, CloudError, Fleet, IDS_PER_READ, Page};
 use crate::config::Mode;
-use crate::contest::Contests;
-use crate::decide::Patience;
+use crate::flapping::FlapDetector;
 use crate::model::{
     AccountId, Association, AssociationState, Filter, Instance, InstanceFacts, InstanceId,
-    InstanceRef, InstanceState, Region, Tags,
+    InstanceRef, InstanceState, Region,
 };
 use crate::pace::{Limits, Pace};
 use crate::policy::Policy;
 use crate::profiles::Profiles;
+use crate::queue::NothingWritten;
 use crate::reconcile::{Job, Reconciler};
 use crate::report::{Cause, FoundBy, InstanceReport};
 use crate::sweep::snapshot::Snapshot;
@@ -256,21 +256,18 @@ impl<C: Cloud> Sweep<'_, C> {
             profiles: self.profiles,
             policy: self.policy,
             pace: &Pace::new(NO_WRITES),
-            contests: &Contests::default(),
+            flapping: &FlapDetector::default(),
+            write_ahead: Some(&NothingWritten),
             deadline,
+            now_ns: self.now_ns,
         };
-        let jobs = ids.into_iter().map(|id| Job {
-            instance: InstanceRef {
-                account: self.account.cloned(),
-                region: self.region.clone(),
-                id,
-            },
-            announced: Tags::new(),
-            // What is not there now is not waited for: the next sweep comes.
-            patience: Patience::Exhausted,
-            mode: Mode::DryRun,
-            cause: Cause { found_by: FoundBy::Sweep, ..Cause::default() },
+        let cause = Cause { found_by: FoundBy::Sweep, ..Cause::default() };
+        // What is not there now is not waited for: the next sweep comes.
+        let jobs = ids.into_iter().map(|id| {
+            let (account, region) = (self.account.cloned(), self.region.clone());
+            Job::about(InstanceRef { account, region, id }, Mode::DryRun, cause.clone())
         });
+
         let mut reports = reconciler.run(jobs.collect()).await;
         for report in &mut reports {
             report.is_stuck = report.standing() == Standing::Right

@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use crate::census::{Progress, SweepRequest};
 use crate::event::{Caller, Malformed, Occasion, Origin, Reading, Target, Trigger};
-use crate::model::{Filter, InstanceId, InstanceRef, Tags};
+use crate::expectation::Expectation;
+use crate::model::{Filter, InstanceId, InstanceRef};
 
 const INVOCATION: &str = "invocation";
 const SWEEP: &str = "invocation of a sweep";
@@ -42,7 +43,7 @@ pub fn of_instances(value: Value, caller: &Caller) -> Result<Reading, Malformed>
             Ok(id) => {
                 let account = caller.account.clone();
                 let instance = InstanceRef { account, region: region.clone(), id };
-                targets.push(Target { instance, announced: Tags::new() });
+                targets.push(Target { instance, expected: Expectation::default() });
             }
         }
     }

@@ -7,7 +7,8 @@ use serde_json::Value;
 use crate::event::{
     Ignored, Malformed, Occasion, Origin, Reading, Target, Trigger, absent, illegal,
 };
-use crate::model::{AccountId, InstanceId, InstanceRef, Region, Tags};
+use crate::expectation::Expectation;
+use crate::model::{AccountId, InstanceId, InstanceRef, Region};
 
 const API_CALL: &str = "API call of CloudTrail";
 
@@ -60,7 +61,7 @@ pub fn api_call(value: Value, own_role: Option<&str>) -> Result<Reading, Malform
             Ok(id) => {
                 let (account, region) = (Some(account.clone()), region.clone());
                 let instance = InstanceRef { account, region, id };
-                targets.push(Target { instance, announced: Tags::new() });
+                targets.push(Target { instance, expected: Expectation::default() });
             }
             Err(why) => wrong.push(why),
         }

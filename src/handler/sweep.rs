@@ -14,7 +14,6 @@ use crate::event::{Caller, Message, invocation};
 use crate::failure::{Failure, chain};
 use crate::handler::{Handler, since_1970};
 use crate::queue::{Outgoing, Queues};
-use crate::redelivery::Undone;
 use crate::report::{Entry, InstanceReport};
 use crate::sweep::{PageReport, Sweep, entry};
 
@@ -80,17 +79,6 @@ impl SweepError {
             Self::Queue(_) => "Transient",
             Self::NoQueue | Self::NoRegion => "Misconfigured",
         }
-    }
-
-    /// Why its message is not done.
-    #[must_use]
-    pub fn undone(&self) -> Undone {
-        let waits_for = match self {
-            Self::Look(failure) => failure.waits_for(crate::decide::Patience::Exhausted),
-            Self::Queue(_) => WaitsFor::Calm,
-            Self::NoQueue | Self::NoRegion => WaitsFor::Nothing,
-        };
-        Undone::because(waits_for, self.error_type(), self)
     }
 }
 
@@ -342,7 +330,8 @@ fn settled(mut page: PageReport) -> Result<PageReport, Failure> {
             WaitsFor::Turn | WaitsFor::Rate | WaitsFor::Calm => true,
             WaitsFor::Repair
             | WaitsFor::Creation
-            | WaitsFor::Truce
+            | WaitsFor::Cooldown
+            | WaitsFor::Verification
             | WaitsFor::Right
             | WaitsFor::Nothing => false,
         })

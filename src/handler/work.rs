@@ -5,19 +5,27 @@ use std::collections::HashMap;
 use crate::config::Mode;
 use crate::decide::Patience;
 use crate::event::{Origin, Trigger};
-use crate::model::{InstanceRef, Tags};
+use crate::model::{Detached, InstanceRef};
 use crate::reconcile::Job;
 use crate::report::{Cause, FoundBy};
+use crate::verification::Verification;
 
-/// Jobs and the messages each of them answers: several messages about one instance are one piece of work.
-#[derive(Default)]
+/// One piece of work.
+#[derive(Debug)]
+pub struct Task {
+    /// What is to be done.
+    pub job: Job,
+    /// The indices of the messages that it answers.
+    pub messages: Vec<usize>,
+    /// When the earliest event about the instance happened, in milliseconds since 1970, where one says so.
+    pub event_ms: Option<i64>,
+}
+
+/// Several messages about one instance are one piece of work.
+#[derive(Debug, Default)]
 pub struct Work {
-    /// The jobs.
-    pub jobs: Vec<Job>,
-    /// The places of the messages that each answers.
-    pub messages: Vec<Vec<usize>>,
-    /// When the earliest event about each happened, in milliseconds since 1970, where one says so.
-    pub times: Vec<Option<i64>>,
+    /// The tasks.
+    pub tasks: Vec<Task>,
     by_instance: HashMap<(InstanceRef, bool), usize>,
 }
 
@@ -27,32 +35,66 @@ impl Work {
         let mode = mode_for(trigger, setting);
         let cause = cause_of(trigger);
         for target in &trigger.targets {
-            let key = (target.instance.clone(), mode == Mode::DryRun);
-            let index = *self.by_instance.entry(key).or_insert_with(|| {
-                self.messages.push(Vec::new());
-                self.times.push(None);
-                self.jobs.push(Job {
-                    instance: target.instance.clone(),
-                    announced: Tags::new(),
-                    patience: Patience::Exhausted,
-                    mode,
-                    cause: cause.clone(),
-                });
-                self.jobs.len() - 1
-            });
-            let job = &mut self.jobs[index];
-            job.announced.extend(target.announced.clone());
-            // One fresh message about an instance is reason enough to wait for it.
-            if patience == Patience::Fresh {
-                job.patience = Patience::Fresh;
-            }
-            job.cause.launched_by = job.cause.launched_by.take().or(cause.launched_by.clone());
-            job.cause.changed_by = job.cause.changed_by.take().or(cause.changed_by.clone());
-            let times = [self.times[index], trigger.occasion.at_ms];
-            self.times[index] = times.into_iter().flatten().min();
-            if self.messages[index].last() != Some(&message) {
-                self.messages[index].push(message);
-            }
+            let task = self.task(&target.instance, mode, &cause, message);
+            task.job.expected.merge(target.expected.clone());
+            task.wait_for(patience);
+            let times = [task.event_ms, trigger.occasion.at_ms];
+            task.event_ms = times.into_iter().flatten().min();
+        }
+    }
+
+    /// Adds a look that follows a write. What is not there by then is not waited for.
+    pub fn add_verification(&mut self, verification: &Verification, mode: Mode, message: usize) {
+        let cause = Cause { found_by: FoundBy::Verification, ..Cause::default() };
+        let task = self.task(&verification.instance, mode, &cause, message);
+        task.job.verifies.push(verification.clone());
+    }
+
+    /// Adds an instance that a swap may have left without a profile.
+    pub fn add_swap(
+        &mut self,
+        detached: &Detached,
+        mode: Mode,
+        patience: Patience,
+        message: usize,
+    ) {
+        let cause = Cause { found_by: FoundBy::Swap, ..Cause::default() };
+        let task = self.task(&detached.instance, mode, &cause, message);
+        task.job.debt = Some(detached.clone());
+        task.wait_for(patience);
+    }
+
+    fn task(
+        &mut self,
+        instance: &InstanceRef,
+        mode: Mode,
+        cause: &Cause,
+        message: usize,
+    ) -> &mut Task {
+        let key = (instance.clone(), mode == Mode::DryRun);
+        let tasks = &mut self.tasks;
+        let index = *self.by_instance.entry(key).or_insert_with(|| {
+            let job = Job::about(instance.clone(), mode, cause.clone());
+            tasks.push(Task { job, messages: Vec::new(), event_ms: None });
+            tasks.len() - 1
+        });
+        let task = &mut self.tasks[index];
+        if task.messages.last() != Some(&message) {
+            task.messages.push(message);
+        }
+        let known = &mut task.job.cause;
+        known.found_by = known.found_by.min(cause.found_by);
+        known.launched_by = known.launched_by.take().or(cause.launched_by.clone());
+        known.changed_by = known.changed_by.take().or(cause.changed_by.clone());
+        task
+    }
+}
+
+impl Task {
+    /// One fresh message about an instance is reason enough to wait for it.
+    fn wait_for(&mut self, patience: Patience) {
+        if patience == Patience::Fresh {
+            self.job.patience = Patience::Fresh;
         }
     }
 }

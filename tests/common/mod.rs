@@ -4,5 +4,6 @@
 pub mod fake;
 pub mod faulty;
 pub mod function;
+pub mod ledger;
 pub mod storm;
 pub mod world;

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use auto_instance_profile::event::{Caller, Ignored, Message, Payload, Reader, Reading};
+use auto_instance_profile::expectation::Expectation;
 use auto_instance_profile::model::{AccountId, Region};
 use serde_json::{Value, json};
 
@@ -34,6 +35,8 @@ fn summary(reading: &Reading) -> String {
     match reading {
         Reading::Ignored(why) => format!("ignored: {why}"),
         Reading::Sweep(request) => format!("{request:?}"),
+        Reading::Verify(verification) => format!("{verification:?}"),
+        Reading::FinishSwap(detached) => format!("{detached:?}"),
         Reading::Trigger(trigger) => {
             let targets: Vec<String> = trigger
                 .targets
@@ -41,9 +44,10 @@ fn summary(reading: &Reading) -> String {
                 .map(|target| {
                     let instance = &target.instance;
                     let account = instance.account.as_ref().map_or("?", |account| account.as_str());
-                    let shown = target.announced.keys().cloned().collect::<Vec<_>>().join(", ");
-                    let announced =
-                        if shown.is_empty() { shown } else { format!(", showing {shown}") };
+                    let announced = match &target.expected {
+                        none if *none == Expectation::default() => String::new(),
+                        expected => format!(", expecting {expected}"),
+                    };
                     format!("{account}/{}/{}{announced}", instance.region, instance.id)
                 })
                 .collect();

@@ -10,7 +10,7 @@ use auto_instance_profile::decide::{Decision, Patience};
 use auto_instance_profile::failure::Failure;
 use auto_instance_profile::handler::Handler;
 use auto_instance_profile::model::{InstanceId, InstanceRef, ProfileName, ProfileRef, Region};
-use auto_instance_profile::report::{Cause, InstanceReport, Outcome};
+use auto_instance_profile::report::{Before, Cause, InstanceReport, Outcome};
 use serde_json::json;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -93,6 +93,10 @@ fn report(result: Result<Outcome, Failure>) -> InstanceReport {
         decision: Some(Decision::KeepBare),
         result,
         patience: Patience::Fresh,
+        before: Before::default(),
+        is_flapping: false,
+        follow_up: None,
+        disposition: None,
         duration: Duration::from_millis(1500),
     }
 }
@@ -104,7 +108,7 @@ fn an_error_is_written_only_where_a_person_must_act() {
         Failure::Cloud(CloudError::new(call, kind, None, "beneath"))
     };
     let unknown = || Failure::ProfileUnknown(ProfileRef::Name(ProfileName::parse("web").unwrap()));
-    let bare = Failure::LeftBare { detached: "db".into(), cause: None, undoing: None };
+    let bare = Failure::RollbackFailed { detached: "db".into(), cause: None, undoing: None };
     for (result, patience, level, disposition) in [
         (Ok(Outcome::Kept), Patience::Fresh, Level::INFO, "done"),
         (Ok(Outcome::NotRepaired), Patience::Fresh, Level::ERROR, "done"),
@@ -115,7 +119,9 @@ fn an_error_is_written_only_where_a_person_must_act() {
         (Err(call(ErrorKind::Rejected)), Patience::Fresh, Level::ERROR, "give-up"),
         (Err(bare), Patience::Fresh, Level::ERROR, "come-again"),
     ] {
-        let line = line_of(&InstanceReport { patience, ..report(result) });
+        let disposition_of = |failure: &Failure| failure.disposition(patience);
+        let given = result.as_ref().err().map(disposition_of);
+        let line = line_of(&InstanceReport { patience, disposition: given, ..report(result) });
         assert_eq!((line.level, line.get("disposition")), (level, disposition), "{line:?}");
     }
 }

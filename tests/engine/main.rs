@@ -6,9 +6,9 @@
 mod common;
 
 mod arithmetic;
-mod contest;
 mod decide;
 mod events;
+mod flapping;
 mod handler;
 mod lines;
 mod operator;
@@ -18,7 +18,6 @@ mod queues;
 mod reconcile;
 mod requirements;
 mod rooms;
-mod sentences;
 mod settings;
 mod storm;
 mod sweep;

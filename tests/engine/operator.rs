@@ -407,7 +407,7 @@ async fn a_contest_is_told_once_with_what_the_other_hand_left() {
     }
     let told = told(&cloud);
     let kinds: Vec<_> = told.iter().map(|(kind, _)| *kind).collect();
-    assert_eq!(kinds, [Kind::Changed, Kind::Changed, Kind::Changed, Kind::Contested]);
+    assert_eq!(kinds, [Kind::Changed, Kind::Changed, Kind::Changed, Kind::Flapping]);
     let (_, detail) = &told[3];
     assert_eq!((&detail["before"], &detail["after"]), (&json!(DB), &json!(DB)));
     let said = [&detail["outcome"], &detail["reason-code"], &detail["decision"]];

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use auto_instance_profile::allow::AllowList;
 use auto_instance_profile::cloud::Cloud;
-use auto_instance_profile::contest::Contests;
+use auto_instance_profile::flapping::FlapDetector;
 use auto_instance_profile::model::{
     AccountId, Instance, InstanceId, InstanceState, Keeper, Platform, ProfileArn, Region, Tags,
 };
@@ -17,6 +17,7 @@ use proptest::prelude::*;
 use tokio::time::{Duration, Instant};
 
 use crate::common::fake::FakeCloud;
+use crate::common::ledger::Ledger;
 use crate::common::world::{World, Write};
 use crate::reconcile::{ID, job, no_pace};
 
@@ -369,8 +370,10 @@ async fn run<C: Cloud>(policy: &Policy, cloud: &C) {
         profiles: &profiles,
         policy,
         pace: &pace,
-        contests: &Contests::default(),
+        flapping: &FlapDetector::default(),
+        write_ahead: Some(&Ledger::default()),
         deadline,
+        now_ns: 0,
     }
     .run(vec![job(ID)])
     .await;

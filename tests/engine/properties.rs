@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use auto_instance_profile::cloud::{ErrorKind, MissingRight, Operation};
 use auto_instance_profile::config::Mode;
-use auto_instance_profile::contest::Contests;
+use auto_instance_profile::flapping::FlapDetector;
 use auto_instance_profile::profiles::Profiles;
 use auto_instance_profile::reconcile::{Job, Reconciler};
 use auto_instance_profile::report::{InstanceReport, Outcome};
@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::common::fake::FakeCloud;
 use crate::common::faulty::{Fault, Faulty};
+use crate::common::ledger::Ledger;
 use crate::common::world::{Call, World, Write};
 use crate::reconcile::{job, no_pace, policy};
 
@@ -171,8 +172,10 @@ impl Stage {
                 profiles: &profiles,
                 policy: &policy,
                 pace: &pace,
-                contests: &Contests::default(),
+                flapping: &FlapDetector::default(),
+                write_ahead: Some(&Ledger::default()),
                 deadline,
+                now_ns: 0,
             };
             let reports = reconciler.run(jobs).await;
             let took = started.elapsed();

@@ -5,11 +5,13 @@ use std::time::Duration;
 use auto_instance_profile::allow::AllowList;
 use auto_instance_profile::cloud::{Cloud, ErrorKind, MissingRight, Operation};
 use auto_instance_profile::config::Mode;
-use auto_instance_profile::contest::Contests;
 use auto_instance_profile::decide::Patience;
+use auto_instance_profile::expectation::Expectation;
 use auto_instance_profile::failure::Disposition;
-use auto_instance_profile::model::{InstanceId, InstanceRef, Region, Tags};
+use auto_instance_profile::flapping::FlapDetector;
+use auto_instance_profile::model::{InstanceId, InstanceRef, Region};
 use auto_instance_profile::pace::{Limits, Pace};
+use auto_instance_profile::policy::rule::WhenStopped;
 use auto_instance_profile::policy::{Policy, file};
 use auto_instance_profile::profiles::Profiles;
 use auto_instance_profile::reconcile::{Job, Reconciler};
@@ -18,6 +20,7 @@ use tokio::time::Instant;
 
 use crate::common::fake::FakeCloud;
 use crate::common::faulty::{Fault, Faulty};
+use crate::common::ledger::Ledger;
 use crate::common::world::{Call, World, Write};
 
 pub const ID: &str = "i-0123456789abcdef0";
@@ -30,6 +33,11 @@ pub fn policy() -> Policy {
     Policy::named_by_tag("InstanceProfile", AllowList::parse("web,db,app/*").unwrap())
 }
 
+/// As [`policy`], and stopped instances are swapped.
+pub fn swapping() -> Policy {
+    policy().with_when_stopped_default(WhenStopped::Swap)
+}
+
 /// Out of the way, for what is not about it.
 pub fn no_pace() -> Pace {
     Pace::new(Limits { per_second: 1000.0, burst: 1000.0 })
@@ -38,17 +46,17 @@ pub fn no_pace() -> Pace {
 pub fn job(id: &str) -> Job {
     let region = Region::parse("us-east-1").unwrap();
     let instance = InstanceRef { account: None, region, id: InstanceId::parse(id).unwrap() };
-    Job {
-        instance,
-        announced: Tags::new(),
-        patience: Patience::Fresh,
-        mode: Mode::Enforce,
-        cause: Cause::default(),
-    }
+    Job { patience: Patience::Fresh, ..Job::about(instance, Mode::Enforce, Cause::default()) }
+}
+
+/// What a tag event says that gave the instance the profile web.
+fn expecting_web() -> Expectation {
+    let tags = [("InstanceProfile".to_owned(), "web".to_owned())].into();
+    Expectation::of_tags(None, tags, [])
 }
 
 async fn run_within<C: Cloud>(cloud: &C, jobs: Vec<Job>, time: Duration) -> Vec<InstanceReport> {
-    let (profiles, policy) = (Profiles::default(), policy());
+    let (profiles, policy) = (Profiles::default(), swapping());
     let deadline = Instant::now() + time;
     let pace = no_pace();
     Reconciler {
@@ -56,8 +64,10 @@ async fn run_within<C: Cloud>(cloud: &C, jobs: Vec<Job>, time: Duration) -> Vec<
         profiles: &profiles,
         policy: &policy,
         pace: &pace,
-        contests: &Contests::default(),
+        flapping: &FlapDetector::default(),
+        write_ahead: Some(&Ledger::default()),
         deadline,
+        now_ns: 0,
     }
     .run(jobs)
     .await
@@ -76,7 +86,7 @@ fn ending(report: &InstanceReport) -> String {
     match &report.result {
         Ok(outcome) => outcome.word().to_owned(),
         Err(failure) => {
-            format!("{} {}", failure.error_type(), report.disposition().unwrap().word())
+            format!("{} {}", failure.error_type(), report.disposition.unwrap().word())
         }
     }
 }
@@ -200,8 +210,10 @@ async fn names_that_no_pattern_could_allow_cost_no_question_to_iam() {
         profiles: &profiles,
         policy: &narrow,
         pace: &pace,
-        contests: &Contests::default(),
+        flapping: &FlapDetector::default(),
+        write_ahead: Some(&Ledger::default()),
         deadline,
+        now_ns: 0,
     };
     let report = reconciler.run(vec![job(ID)]).await.remove(0);
     assert_eq!(report.decision.unwrap().row(), Some(3));
@@ -425,7 +437,7 @@ async fn a_recreated_profile_is_replaced_once_and_the_result_is_reported() {
 #[tokio::test(start_paused = true)]
 async fn a_stale_answer_about_a_recreated_profile_undoes_nothing() {
     let cloud = FakeCloud::of(world().running(ID, Some("web"), None));
-    let (profiles, policy) = (Profiles::default(), policy());
+    let (profiles, policy) = (Profiles::default(), swapping());
     let deadline = Instant::now() + Duration::from_mins(1);
     let pace = no_pace();
     let reconciler = Reconciler {
@@ -433,8 +445,10 @@ async fn a_stale_answer_about_a_recreated_profile_undoes_nothing() {
         profiles: &profiles,
         policy: &policy,
         pace: &pace,
-        contests: &Contests::default(),
+        flapping: &FlapDetector::default(),
+        write_ahead: Some(&Ledger::default()),
         deadline,
+        now_ns: 0,
     };
     reconciler.run(vec![job(ID)]).await;
     cloud.world().make_profile("/", "web", Some("ec2.amazonaws.com"));
@@ -472,8 +486,7 @@ async fn an_instance_that_ec2_does_not_show_yet_is_looked_for_again() {
 async fn tags_that_an_event_showed_are_looked_for_again() {
     let late =
         |reads| FakeCloud::of(world().running(ID, Some("web"), None).untagged_for(ID, reads));
-    let announced =
-        || Job { announced: [("InstanceProfile".to_owned(), "web".to_owned())].into(), ..job(ID) };
+    let announced = || Job { expected: expecting_web(), ..job(ID) };
     assert_eq!(ending(&run_job(&late(2), announced()).await), "associated");
     assert_eq!(ending(&run_job(&late(9), announced()).await), "left");
     let cloud = late(1);
@@ -499,8 +512,10 @@ async fn run_by<C: Cloud>(policy: &Policy, cloud: &C, job: Job) -> InstanceRepor
         profiles: &profiles,
         policy,
         pace: &pace,
-        contests: &Contests::default(),
+        flapping: &FlapDetector::default(),
+        write_ahead: Some(&Ledger::default()),
         deadline,
+        now_ns: 0,
     }
     .run(vec![job])
     .await
@@ -551,8 +566,7 @@ rules:
   - { name: baseline, match: {}, profile: db }",
     );
     let late = FakeCloud::of(world().running(ID, Some("web"), None).untagged_for(ID, 1));
-    let announced =
-        Job { announced: [("InstanceProfile".to_owned(), "web".to_owned())].into(), ..job(ID) };
+    let announced = Job { expected: expecting_web(), ..job(ID) };
     assert_eq!(ending(&run_by(&baseline, &late, announced).await), "associated");
     assert_eq!(late.world().writes, [associated("web")]);
 }
@@ -622,11 +636,7 @@ async fn a_run_ends_before_its_deadline_whatever_hangs() {
             started.elapsed()
         );
         for report in reports.iter().filter(|report| report.result.is_err()) {
-            assert_eq!(
-                report.disposition(),
-                Some(Disposition::ComeAgain),
-                "{operation}: {report:?}"
-            );
+            assert_eq!(report.disposition, Some(Disposition::ComeAgain), "{operation}: {report:?}");
         }
     }
 }
@@ -674,8 +684,8 @@ async fn a_value_that_an_event_showed_is_awaited() {
         let tags = &mut world.instance_mut(ID).tags;
         tags.insert("InstanceProfile".into(), "web".into());
     }));
-    let announced = [("InstanceProfile".to_owned(), "web".to_owned())].into();
-    assert_eq!(ending(&run_job(&cloud, Job { announced, ..job(ID) }).await), "associated");
+    let job = Job { expected: expecting_web(), ..job(ID) };
+    assert_eq!(ending(&run_job(&cloud, job).await), "associated");
     assert_eq!(cloud.world().writes, [associated("web")]);
 }
 
@@ -726,15 +736,17 @@ fn paced(per_second: f64) -> Pace {
 }
 
 async fn run_paced<C: Cloud>(cloud: &C, pace: &Pace, ids: &[String]) -> Vec<InstanceReport> {
-    let (profiles, policy) = (Profiles::default(), policy());
+    let (profiles, policy) = (Profiles::default(), swapping());
     let deadline = Instant::now() + Duration::from_mins(1);
     let reconciler = Reconciler {
         cloud,
         profiles: &profiles,
         policy: &policy,
         pace,
-        contests: &Contests::default(),
+        flapping: &FlapDetector::default(),
+        write_ahead: Some(&Ledger::default()),
         deadline,
+        now_ns: 0,
     };
     reconciler.run(ids.iter().map(|id| job(id)).collect()).await
 }

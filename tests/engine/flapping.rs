@@ -140,7 +140,7 @@ async fn the_other_hand_is_named_where_cloudtrail_told_of_it() {
     let message = line["message"].as_str().unwrap();
     assert!(message.contains(&format!("by {OPPONENT} (the last known)")), "{message}");
     let told = cloud.queues().told.clone();
-    let contests: Vec<_> = told.iter().filter(|notice| notice.kind == Kind::Contested).collect();
+    let contests: Vec<_> = told.iter().filter(|notice| notice.kind == Kind::Flapping).collect();
     let [notice] = contests[..] else { panic!("told once: {told:?}") };
     let detail: Value = serde_json::from_str(&notice.detail).unwrap();
     assert_eq!(
