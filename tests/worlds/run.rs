@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use auto_instance_profile::config::Config;
 use auto_instance_profile::handler::{Answer, Handler, RawPayload};
+use auto_instance_profile::policy::rule::WhenStopped;
 use futures_util::future::join3;
 use lambda_runtime::{Context, LambdaEvent};
 use serde_json::json;
@@ -517,7 +518,7 @@ impl Stage {
         let is_read = !deploys && keys.iter().any(|key| reads(rules, key));
         let about = if is_read { About::Instance(who) } else { About::Perhaps(who) };
         let body = json!({
-            "source": "aws.tag", "detail-type": "Tag Change on Resource",
+            "source": "aws.tag", "detail-type": "Tag Change on Resource", "time": time(watch.now()),
             "account": ACCOUNT, "region": "us-east-1",
             "resources": [format!("arn:aws:ec2:us-east-1:{ACCOUNT}:instance/{}", id(who))],
             "detail": {
@@ -564,6 +565,7 @@ impl Stage {
         }
         let body = json!({
             "source": "aws.ec2", "detail-type": "EC2 Instance State-change Notification",
+            "time": time(watch.now()),
             "account": ACCOUNT, "region": "us-east-1",
             "detail": { "instance-id": id(who), "state": state },
         });
@@ -609,7 +611,13 @@ fn config(plan: &Plan, rules: Rules, mutation: Option<Mutation>) -> Config {
                     _ => return None,
                 })
             };
-            Config::read(lookup, |_| Ok(oracle::file(rules).unwrap().to_owned())).unwrap()
+            let read = |_: &str| Ok(oracle::file(rules).unwrap().to_owned());
+            let mut config = Config::read(lookup, read).unwrap();
+            config.policy = config.policy.with_when_stopped_default(match stopped {
+                Stopped::Waits => WhenStopped::Wait,
+                Stopped::IsSwapped => WhenStopped::Swap,
+            });
+            config
         };
         known.entry((rules, stopped, dry_run, allows_everything)).or_insert_with(make).clone()
     })
@@ -654,6 +662,13 @@ fn invocation(payload: &serde_json::Value) -> LambdaEvent<RawPayload> {
         format!("arn:aws:lambda:us-east-1:{ACCOUNT}:function:auto-instance-profile");
     let payload = RawValue::from_string(payload.to_string()).unwrap();
     LambdaEvent::new(RawPayload(Some(payload)), context)
+}
+
+/// A moment as EventBridge writes it: in whole seconds.
+fn time(at: Ms) -> String {
+    let (day, seconds) = (1 + at / 86_400_000, at / 1_000 % 86_400);
+    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    format!("2026-01-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
 /// Tags as the events show them.

@@ -177,6 +177,7 @@ impl Watch {
                 carried.op == Op::Replace && carried.to.as_deref() == to && !carried.kept_old
             }),
             "swapped" => wrote(Op::Associate),
+            "rolled-back" => ours.iter().any(|carried| carried.op == Op::Associate),
             "removed" | "disassociated" => {
                 ours.iter().any(|carried| carried.op == Op::Disassociate)
             }
