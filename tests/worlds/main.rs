@@ -72,19 +72,24 @@ fn account(plan: &Plan, mutation: Option<Mutation>, violation: &Violation) -> St
 
 /// Runs every world, tells the first failure in full, and names the others.
 fn run_worlds(seeds: impl Iterator<Item = u64>) {
-    let mut broken: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    let mut broken: BTreeMap<Invariant, Vec<u64>> = BTreeMap::new();
+    let mut lines = String::new();
     let mut texts = Vec::new();
     for seed in seeds {
         let plan = Plan::of(seed);
         let Some(violation) = run(&plan, None, false).violation else { continue };
-        let seeds = broken.entry(format!("{:?}", violation.invariant)).or_default();
+        let Violation { invariant, what, .. } = &violation;
+        writeln!(lines, "{seed} {invariant:?}: {}", what.chars().take(300).collect::<String>())
+            .unwrap();
+        let seeds = broken.entry(*invariant).or_default();
         seeds.push(seed);
         // One history of each kind.
         if seeds.len() == 1 {
             texts.push(account(&plan, None, &violation));
         }
     }
-    assert!(broken.is_empty(), "{}\nBroken, by seed: {broken:?}", texts.join("\n"));
+    let texts = texts.join("\n");
+    assert!(broken.is_empty(), "{texts}\nBroken, by seed:\n{lines}\nIn short: {broken:?}");
 }
 
 fn regressions() -> impl Iterator<Item = u64> {

@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use auto_instance_profile::cloud::{CloudError, ErrorKind};
 use auto_instance_profile::queue::DeadLetter;
 
 use crate::oracle::{Want, is_allowed, want};
-use crate::plan::{Behind, Fault, Item, Kind, Ms, Op, Rules, Stopped, id, who};
+use crate::plan::{Behind, Fault, Item, Kind, Ms, Op, Own, Rules, Stopped, id, who};
 use crate::sim::Env;
 use crate::truth::{View, name_of};
 use crate::watch::{About, Carried, Debt, Message, Watch};
@@ -24,7 +25,7 @@ const DENIED_LATELY: Ms = 2 * HOUR + HOUR / 2;
 const STUCK_AFTER: Ms = 600_000;
 
 /// What must never be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Invariant {
     /// A write is sent only if, by what there was no longer ago than facts may be old, the instance's tags, state and keeper
     /// called for this very write: a profile that the policy then required (usable at some moment within what IAM's answers
@@ -112,7 +113,10 @@ impl Watch {
         let is_owed = op == Op::Associate
             && arn
                 .is_some_and(|arn| self.ever(who, from, |view| view.owed.as_deref() == Some(arn)));
-        let mut puts_back = is_owed;
+        // Whoever reads what was written ahead cannot know that the swap was ended, and what came after it undone by another.
+        let names_it = |message: &&Message| arn.is_some_and(|arn| message.body.contains(arn));
+        let is_announced = op == Op::Associate && self.announcements(who).any(|it| names_it(&it));
+        let mut puts_back = is_owed || is_announced;
         if let Some(visit) = self.visits.get_mut(&env.number) {
             if let (Op::Associate, Some(arn)) = (op, arn) {
                 puts_back |= visit.detached.contains(&(who, arn.to_owned()));
@@ -140,6 +144,13 @@ impl Watch {
         self.check_tries(who, env, from, &what);
     }
 
+    /// The messages that say what a swap was about to detach.
+    fn announcements(&self, who: usize) -> impl Iterator<Item = &Message> {
+        self.messages.iter().filter(move |message| {
+            matches!(&message.about, About::Own(Own::FinishSwap, all) if all.contains(&who))
+        })
+    }
+
     /// A profile is about to be detached for another: there must be hope that the other can be attached.
     fn check_worth(&mut self, who: usize, what: &str) {
         let Want::Profile { name, .. } = self.view(who).want(self.rules) else { return };
@@ -152,10 +163,27 @@ impl Watch {
         }
     }
 
-    /// EC2 said that the function may not attach a profile.
-    pub fn is_denied(&mut self, arn: &str) {
+    /// A write was answered, or its answer is lost.
+    pub fn note_answer(
+        &mut self,
+        id: &str,
+        arn: Option<&str>,
+        env: &Env,
+        error: Option<&CloudError>,
+    ) {
         let now = self.now();
-        self.denied.insert(name_of(arn).to_owned(), now);
+        let Some(error) = error else { return };
+        match (&error.kind, arn) {
+            (ErrorKind::Denied(_), Some(arn)) => {
+                self.denied.insert(name_of(arn).to_owned(), now);
+            }
+            (ErrorKind::Transient | ErrorKind::Unreadable, _) => {
+                if let Some(visit) = self.visits.get_mut(&env.number) {
+                    visit.lost.push((who(id), arn.map(str::to_owned)));
+                }
+            }
+            _ => {}
+        }
     }
 
     fn check_tries(&mut self, who: usize, env: &Env, from: Ms, what: &str) {
@@ -210,7 +238,11 @@ impl Watch {
             let keeps = keeps_others && !old.is_some_and(|old| is_it(old) && was_recreated);
             let manner = match op {
                 // A swap of ours goes on where it left the instance bare.
-                Op::Associate => !leaves_bare || ever(&|view| view.attached().is_some()),
+                Op::Associate => {
+                    !leaves_bare
+                        || self.announcements(who).next().is_some()
+                        || ever(&|view| view.attached().is_some() || view.owed.is_some())
+                }
                 Op::Replace => !keeps && is_other,
                 Op::Disassociate => {
                     let is_swapped = self.plan.stopped == Stopped::IsSwapped

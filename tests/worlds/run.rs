@@ -454,6 +454,9 @@ impl Stage {
             }
             Item::Make { unknown_for, role_after, .. } => {
                 let mut watch = self.watch();
+                if watch.is_there("missing").is_some() {
+                    return Vec::new();
+                }
                 watch.disturb_all();
                 let trusts = (role_after == 0).then_some("ec2.amazonaws.com");
                 watch.make_profile("/", "missing", trusts, unknown_for > 0);

@@ -150,10 +150,7 @@ impl SimAws {
                 result
             };
             result = self.call(op, vec![id.clone()], carry_out).await.map(Some);
-            if let (Err(CloudError { kind: ErrorKind::Denied(_), .. }), Some(arn)) = (&result, &arn)
-            {
-                self.watch().is_denied(arn);
-            }
+            self.watch().note_answer(&id, arn.as_deref(), &self.env, result.as_ref().err());
         }
         if self.is(Mutation::TakesFailureForSuccess) { Ok(result.ok().flatten()) } else { result }
     }

@@ -11,7 +11,7 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
 use crate::oracle::Want;
-use crate::plan::{Op, who};
+use crate::plan::{Fault, Item, Op, who};
 use crate::promises::{Invariant, PROFILES_AGE};
 use crate::sim::Env;
 use crate::truth::{View, name_of};
@@ -169,7 +169,12 @@ impl Watch {
             |op: Op| ours.iter().any(|carried| carried.op == op && carried.to.as_deref() == to);
         let was = |is: &dyn Fn(&View) -> bool| self.ever(who, since, |view| is(view));
         let wanted = |want: Want| was(&|view| view.want(env.rules) == want);
+        // Where an answer is lost and it is so afterwards, nobody can tell whether another environment made it so.
+        let lost = visit.lost.iter().any(|(of, arn)| *of == who && arn.as_deref() == to);
+        let may_have_written =
+            lost && self.ever(who, visit.began, |view| view.attached_arn() == to);
         let is_true = match outcome {
+            "associated" | "replaced" | "swapped" if may_have_written => true,
             "associated" => {
                 wrote(Op::Associate) && ours.first().is_some_and(|first| first.op == Op::Associate)
             }
@@ -177,18 +182,17 @@ impl Watch {
                 carried.op == Op::Replace && carried.to.as_deref() == to && !carried.kept_old
             }),
             "swapped" => wrote(Op::Associate),
+            // A second detachment of what is on its way out succeeds too.
+            "removed" | "disassociated" => {
+                visit.detached.iter().any(|(of, _)| *of == who)
+                    && self.ever(who, visit.began, |view| view.attached().is_none())
+            }
             "rolled-back" => ours.iter().any(|carried| carried.op == Op::Associate),
             "removed" | "disassociated" => {
                 ours.iter().any(|carried| carried.op == Op::Disassociate)
             }
             "kept" | "unchanged" | "converged" => {
-                let is_ours = ours.iter().any(|carried| {
-                    let Carried { op, from, kept_old, late, .. } = carried;
-                    let brings =
-                        *op != Op::Disassociate && to.is_some() && carried.to.as_deref() == to;
-                    brings && from.as_deref() != to && !kept_old && !late
-                });
-                if is_ours {
+                if self.brought(&ours, to) {
                     return Some("this invocation attached it".to_owned());
                 }
                 was(&|view| view.attached_arn() == to)
@@ -217,7 +221,7 @@ impl Watch {
             return Some(format!("no such thing happened; its own writes were {ours:?}"));
         }
         // What was attached before its first write; where it ends what another began, that may be what that one took.
-        let first = ours.iter().find(|carried| !carried.late)?;
+        let first = ours.first()?;
         let says_a_change = matches!(
             outcome,
             "associated"
@@ -234,5 +238,21 @@ impl Watch {
             return Some(format!("{:?} was attached before its first write", first.from));
         }
         None
+    }
+
+    /// Whether writes attached a profile that was not there before, and whoever sent them could know it.
+    fn brought(&self, writes: &[&Carried], to: Option<&str>) -> bool {
+        // Refused though it was carried out, it looks like another's.
+        let is_refused =
+            |item: &Item| matches!(item, Item::Fault { fault: Fault::DoneThenRefused, .. });
+        let brings = |carried: &&Carried| {
+            carried.op != Op::Disassociate
+                && to.is_some()
+                && carried.to.as_deref() == to
+                && carried.from.as_deref() != to
+                && !carried.kept_old
+                && !carried.late
+        };
+        writes.iter().any(brings) && !self.plan.items.iter().any(is_refused)
     }
 }

@@ -78,6 +78,8 @@ pub struct Visit {
     /// What it sent to be detached: whose, and what.
     pub detached: Vec<(usize, String)>,
     pub carried: Vec<Carried>,
+    /// Writes whose answers were lost: whose, and what they would attach.
+    pub lost: Vec<(usize, Option<String>)>,
     /// What it told the bus.
     pub notices: Vec<Value>,
     /// Given up in this invocation, by message id.
@@ -511,6 +513,7 @@ impl Watch {
             sent: vec![0; self.sent.len()],
             detached: Vec::new(),
             carried: Vec::new(),
+            lost: Vec::new(),
             notices: Vec::new(),
             given_up: BTreeSet::new(),
         };
