@@ -188,9 +188,6 @@ impl Watch {
                     && self.ever(who, visit.began, |view| view.attached().is_none())
             }
             "rolled-back" => ours.iter().any(|carried| carried.op == Op::Associate),
-            "removed" | "disassociated" => {
-                ours.iter().any(|carried| carried.op == Op::Disassociate)
-            }
             "kept" | "unchanged" | "converged" => {
                 if self.brought(&ours, to) {
                     return Some("this invocation attached it".to_owned());
