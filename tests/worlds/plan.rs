@@ -105,6 +105,8 @@ pub enum Op {
     Tags,
     Profile,
     Associate,
+    /// Only where nothing is attached: not where a swap tries whether it would be allowed to.
+    AssociateBare,
     Replace,
     Disassociate,
     Hide,

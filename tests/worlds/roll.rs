@@ -145,6 +145,25 @@ impl Plan {
             let fault = fault(dice, Op::Send);
             self.items.push(Item::Fault { from, to, op: Op::Send, who, times, fault });
         }
+        if self.stopped == Stopped::IsSwapped && dice.happens(0.4) {
+            let (from, who) = (when(dice), Some(dice.index(count)));
+            let (to, times) = (from + ms(dice, 2_000, 90_000), 1 + u32::from(dice.happens(0.5)));
+            let op = Op::AssociateBare;
+            let fault = fault(dice, op);
+            self.items.push(Item::Fault { from, to, op, who, times, fault });
+        }
+        if dice.happens(0.1) {
+            // A tag is deleted that an entry of `ignore` goes by, and is shown for a while yet.
+            let (at, who) = (when(dice), dice.index(count));
+            if let Some(spec) = &mut self.instances[who] {
+                (self.rules, spec.tags) = (Rules::Many, 15);
+            }
+            let (delay, lag) = (ms(dice, 0, 2_000), ms(dice, 2_000, 60_000));
+            let post = Post { delay, copies: 1 };
+            self.items.push(Item::Tag { at, who, tags: *pick(dice, &[0, 1, 1]), post });
+            let (from, to) = (at, at + lag);
+            self.items.push(Item::Stale { from, to, who, what: Behind::Instances, lag });
+        }
         if dice.happens(0.3) {
             let (from, who) = (when(dice), dice.index(count));
             let to = from + ms(dice, 5_000, 900_000);
@@ -242,7 +261,7 @@ fn action(dice: &mut Dice, at: Ms, who: usize) -> Item {
 }
 
 fn fault(dice: &mut Dice, op: Op) -> Fault {
-    let writes = matches!(op, Op::Associate | Op::Replace | Op::Disassociate);
+    let writes = matches!(op, Op::Associate | Op::AssociateBare | Op::Replace | Op::Disassociate);
     let queue = matches!(op, Op::Hide | Op::GiveUp | Op::Send);
     if queue {
         return *pick(

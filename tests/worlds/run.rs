@@ -58,7 +58,7 @@ pub fn run(plan: &Plan, mutation: Option<Mutation>, record: bool) -> Ending {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.unwrap().block_on(async {
-        let watch = Arc::new(Mutex::new(Watch::new(plan.clone(), record)));
+        let watch = Arc::new(Mutex::new(Watch::new(plan.clone(), mutation, record)));
         let stopped = Arc::clone(&watch.lock().unwrap().stopped);
         let stage = Stage::new(&watch, mutation);
         tokio::select! {
@@ -139,7 +139,7 @@ impl Stage {
             let answer = tokio::select! {
                 biased;
                 () = env.dies.notified() => None,
-                answer = timeout(INVOCATION, speaking(env.number, handler.handle(event(&batch, now, self.mutation)))) => answer.ok(),
+                answer = timeout(INVOCATION, speaking(env.number, handler.handle(event(&batch, now)))) => answer.ok(),
             };
             let Some(answer) = answer else {
                 self.watch().cut_visit(&env);
@@ -628,7 +628,7 @@ fn config(plan: &Plan, rules: Rules, mutation: Option<Mutation>) -> Config {
 
 /// A batch as the event source hands it over.
 #[expect(clippy::disallowed_methods, reason = "SQS's times are wall-clock times")]
-fn event(batch: &[Message], now: Ms, mutation: Option<Mutation>) -> LambdaEvent<RawPayload> {
+fn event(batch: &[Message], now: Ms) -> LambdaEvent<RawPayload> {
     let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     let records = batch.iter().map(|message| {
         // In whole tens of seconds and a half: what the wall clock does meanwhile changes nothing.
@@ -637,7 +637,7 @@ fn event(batch: &[Message], now: Ms, mutation: Option<Mutation>) -> LambdaEvent<
         json!({
             "messageId": message.id,
             "receiptHandle": message.receipt,
-            "body": mutation.map_or(message.body.clone(), |mutation| mutation.of_event(&message.body)),
+            "body": message.body,
             "attributes": {
                 "ApproximateReceiveCount": message.receives.to_string(),
                 "SentTimestamp": sent.to_string(),

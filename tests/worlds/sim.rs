@@ -473,7 +473,7 @@ fn operation_of(op: Op) -> Operation {
         Op::Associations => Operation::DescribeIamInstanceProfileAssociations,
         Op::Tags => Operation::DescribeTags,
         Op::Profile => Operation::GetInstanceProfile,
-        Op::Associate => Operation::AssociateIamInstanceProfile,
+        Op::Associate | Op::AssociateBare => Operation::AssociateIamInstanceProfile,
         Op::Replace => Operation::ReplaceIamInstanceProfileAssociation,
         Op::Disassociate => Operation::DisassociateIamInstanceProfile,
         Op::Hide | Op::GiveUp | Op::Send => unreachable!("a call to a queue"),
@@ -489,7 +489,8 @@ impl Watch {
         };
         match (mutation, own) {
             (Some(Mutation::NeverWritesAhead), Own::FinishSwap)
-            | (Some(Mutation::NeverVerifies), Own::Verify) => true,
+            // Who waits for another state is looked at later, too: it takes both guards off to be noticed.
+            | (Some(Mutation::NeverVerifies | Mutation::ExpectsNoState), Own::Verify) => true,
             (Some(Mutation::ForgetsWhereBareIsLeft), Own::FinishSwap) => {
                 all.iter().any(leaves_bare)
             }

@@ -170,7 +170,9 @@ impl Watch {
         let was = |is: &dyn Fn(&View) -> bool| self.ever(who, since, |view| is(view));
         let wanted = |want: Want| was(&|view| view.want(env.rules) == want);
         // Where an answer is lost and it is so afterwards, nobody can tell whether another environment made it so.
-        let lost = visit.lost.iter().any(|(of, arn)| *of == who && arn.as_deref() == to);
+        let lost = visit.lost.iter().any(|(of, arn)| {
+            *of == who && (arn.as_deref() == to || (outcome == "swapped" && arn.is_none()))
+        });
         let may_have_written =
             lost && self.ever(who, visit.began, |view| view.attached_arn() == to);
         let is_true = match outcome {
@@ -205,7 +207,7 @@ impl Watch {
                     known.iter().any(|known| known.id.is_some() && !known.usable)
                 }),
                 "fills-gaps-only" => was(&|view| view.attached().is_some()),
-                "corrects-only" => was(&|view| view.attached().is_none() && view.owed.is_none()),
+                "corrects-only" => was(&|view| view.attached().is_none()),
                 _ => true,
             },
             "waiting" => was(&|view| view.state_word() != "running"),
@@ -231,7 +233,8 @@ impl Watch {
         );
         let owed = self.views(who, visit.began).first().and_then(|(_, view)| view.owed.clone());
         let is_from = first.from.as_deref() == from || (from.is_some() && owed.as_deref() == from);
-        if says_a_change && !is_from {
+        let is_blind = outcome == "converged" && self.is_refused_though_done();
+        if says_a_change && !is_from && !is_blind {
             return Some(format!("{:?} was attached before its first write", first.from));
         }
         None
@@ -239,9 +242,6 @@ impl Watch {
 
     /// Whether writes attached a profile that was not there before, and whoever sent them could know it.
     fn brought(&self, writes: &[&Carried], to: Option<&str>) -> bool {
-        // Refused though it was carried out, it looks like another's.
-        let is_refused =
-            |item: &Item| matches!(item, Item::Fault { fault: Fault::DoneThenRefused, .. });
         let brings = |carried: &&Carried| {
             carried.op != Op::Disassociate
                 && to.is_some()
@@ -250,6 +250,12 @@ impl Watch {
                 && !carried.kept_old
                 && !carried.late
         };
-        writes.iter().any(brings) && !self.plan.items.iter().any(is_refused)
+        writes.iter().any(brings) && !self.is_refused_though_done()
+    }
+
+    /// Whether a write is refused though it was carried out: it looks like another's.
+    fn is_refused_though_done(&self) -> bool {
+        let is_it = |item: &Item| matches!(item, Item::Fault { fault: Fault::DoneThenRefused, .. });
+        self.plan.items.iter().any(is_it)
     }
 }

@@ -10,6 +10,7 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::mutation::Mutation;
 use crate::plan::{Behind, Fate, Fault, Item, Kind, Made, Ms, Op, Own, PROFILES, Plan, Rules};
 use crate::plan::{id, who};
 use crate::promises::{Invariant, Violation};
@@ -104,6 +105,8 @@ pub struct Unheard {
 
 pub struct Watch {
     pub plan: Plan,
+    /// The guard that is off.
+    pub mutation: Option<Mutation>,
     pub world: World,
     /// The policy that is deployed.
     pub rules: Rules,
@@ -151,7 +154,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    pub fn new(plan: Plan, record: bool) -> Self {
+    pub fn new(plan: Plan, mutation: Option<Mutation>, record: bool) -> Self {
         let count = plan.instances.len();
         let times = |item: &Item| match item {
             Item::Fault { times, .. } | Item::Untagged { times, .. } => *times,
@@ -163,6 +166,7 @@ impl Watch {
             times_left: plan.items.iter().map(times).collect(),
             rules: plan.rules,
             plan,
+            mutation,
             world,
             began: Instant::now(),
             past: vec![Vec::new(); count],
@@ -254,9 +258,12 @@ impl Watch {
         let now = self.now();
         let about: Vec<usize> = ids.iter().map(|id| who(id)).collect();
         let times_left = &self.times_left;
+        let is_bare = about.iter().all(|who| self.view(*who).attached().is_none());
+        let is_of =
+            |of: Op| of == op || (of == Op::AssociateBare && op == Op::Associate && is_bare);
         let planned = self.plan.items.iter().enumerate().find_map(|(index, item)| match item {
             Item::Fault { from, to, op: of, who, fault, .. }
-                if *of == op
+                if is_of(*of)
                     && (*from..=*to).contains(&now)
                     && times_left[index] > 0
                     && who.is_none_or(|who| about.is_empty() || about.contains(&who)) =>
@@ -323,6 +330,7 @@ impl Watch {
         if let About::Instance(who) = about {
             self.last_event[who] = Some(now);
         }
+        let body = self.mutation.map_or(body.clone(), |mutation| mutation.of_event(&body));
         let visible = now + delay;
         let receipt = String::new();
         self.messages.push(Message { id, body, about, sent: now, visible, receives: 0, receipt });
@@ -442,12 +450,14 @@ impl Watch {
     }
 
     pub fn hide(&mut self, receipt: &str, for_time: Duration) -> bool {
-        let until = self.now() + u64::try_from(for_time.as_millis()).unwrap();
+        // SQS takes whole seconds.
+        let seconds = u64::try_from(for_time.as_millis().div_ceil(1_000)).unwrap();
+        let until = self.now() + 1_000 * seconds;
         let message = self.messages.iter_mut().find(|message| message.receipt == receipt);
         let Some(message) = message else { return false };
         message.visible = until;
         let id = message.id.clone();
-        self.say(|| format!("  message {id} is hidden for {} ms", for_time.as_millis()));
+        self.say(|| format!("  message {id} is hidden for {seconds} s"));
         self.changed.notify_waiters();
         true
     }
