@@ -200,7 +200,7 @@ fn an_instance_started_in_the_middle_of_a_swap_gets_a_profile() {
     let cut = fault(Op::AssociateBare, Fault::Cut, 0, 60_000, 3);
     for start in [1_460, 1_520, 1_600, 1_900] {
         let start = Item::Start { at: start, who: 0, post: LOST };
-        let old = stale(Behind::Instances, 20_000, 2_500, 25_000);
+        let old = stale(Behind::Instances, 5_000, 3_500, 25_000);
         let items = [wake(1_000), start, cut.clone(), old];
         world(&[("stopped", tagged("web"), Some("db"))], &items).swapping().keeps_every_promise();
     }

@@ -134,7 +134,7 @@ impl Watch {
         if arn.is_some_and(|arn| !is_allowed(arn)) || cannot_be_put_back {
             self.violate(Invariant::NeverOutsideTheAllowList, what.clone());
         }
-        let called_for = self.calls_for(who, env.rules, op, arn, old.as_deref(), from);
+        let called_for = self.calls_for(who, env.rules, op, arn, association, from);
         if !called_for && !puts_back {
             self.violate(Invariant::WritesOnlyWhatWasRequired, what.clone());
         }
@@ -216,9 +216,10 @@ impl Watch {
         rules: Rules,
         op: Op,
         arn: Option<&str>,
-        old: Option<&str>,
+        association: Option<&str>,
         from: Ms,
     ) -> bool {
+        let old = association.and_then(|row| self.rows.get(row));
         let views = self.views(who, from);
         let untagged = BTreeMap::new();
         let ever = |is: &dyn Fn(&View) -> bool| views.iter().any(|(_, view)| is(view));
@@ -232,10 +233,14 @@ impl Watch {
             let known = self.known(&name, from.saturating_sub(PROFILES_AGE));
             let is_usable = known.iter().any(|known| known.usable);
             let is_it = |arn: &str| name_of(arn) == name;
-            let was_recreated = self.recreated.contains(&name);
-            let is_other = old.is_none_or(|old| !is_it(old)) || was_recreated;
+            // What takes a profile away rests on what IAM answers now.
+            let was_recreated = old.is_some_and(|old| {
+                let mut known = self.known(&name, from).iter();
+                is_it(&old.arn) && known.any(|known| known.id.as_ref() != Some(&old.profile_id))
+            });
+            let is_other = old.is_none_or(|old| !is_it(&old.arn)) || was_recreated;
             // The required profile itself is watched, even where others are kept.
-            let keeps = keeps_others && !old.is_some_and(|old| is_it(old) && was_recreated);
+            let keeps = keeps_others && !was_recreated;
             let manner = match op {
                 // A swap of ours goes on where it left the instance bare.
                 Op::Associate => {

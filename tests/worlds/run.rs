@@ -35,8 +35,6 @@ const ENDS_WITHIN: Duration = Duration::from_hours(3);
 /// A profile that comes to be usable this long after an event is attached without another; the patience of 3 minutes, less
 /// what a message waits between two looks.
 const PATIENT_FOR: Ms = 100_000;
-/// Longer than IAM's answer is believed that a profile is not there, or is of no use.
-const UNKNOWN_FOR: Ms = 30_000;
 /// Longer than IAM's answers are remembered.
 const QUIET: Duration = Duration::from_mins(6);
 
@@ -357,13 +355,13 @@ impl Stage {
                 if let Some(profile) = watch.world.profiles.get_mut(*name) {
                     profile.unknown_to_ec2 = false;
                 }
-                watch.becomes_usable();
+                watch.becomes_usable(name);
                 Vec::new()
             }
             Next::Role(name) => {
                 let mut watch = self.watch();
                 watch.give_role(name);
-                watch.becomes_usable();
+                watch.becomes_usable(name);
                 Vec::new()
             }
             Next::Item(item) => self.take_item(item, plan),
@@ -551,6 +549,9 @@ impl Stage {
         }
         watch.disturb(who);
         to.clone_into(&mut watch.world.instance_mut(&id(who)).state);
+        if matches!(to, "pending" | "stopping") {
+            watch.moved[who] = watch.now();
+        }
         watch.note(who);
         true
     }
@@ -562,7 +563,9 @@ impl Stage {
             // The rule passes on no other state.
             return;
         }
-        if post.copies == 0 {
+        // An event that met the instance on its way here is patient until it arrives.
+        let is_waited_for = watch.last_event[who].is_some_and(|at| at > watch.moved[who]);
+        if post.copies == 0 && !is_waited_for {
             let margin = watch.plan.most_behind(who);
             watch.goes_unheard(who, margin, "the event of its state is lost");
         }
@@ -706,12 +709,15 @@ impl Watch {
     }
 
     /// A profile that was made lately can be attached from now on. Events of the last minutes are patient with it.
-    fn becomes_usable(&mut self) {
+    fn becomes_usable(&mut self, name: &str) {
+        if !self.is_attachable(name) {
+            return;
+        }
         let now = self.now();
         for who in 0..self.plan.instances.len() {
             let is_waited_for = self.last_event[who].is_some_and(|at| at + PATIENT_FOR >= now);
             if !is_waited_for {
-                self.goes_unheard(who, UNKNOWN_FOR, "a profile becomes usable late");
+                self.goes_unheard(who, 0, "a profile becomes usable late");
             }
         }
     }

@@ -76,7 +76,7 @@ impl Watch {
         self.world.calls.clear();
         let instance = self.world.instances.get(&id(who)).cloned();
         for row in &rows {
-            self.rows.insert(row.id.clone(), (row.instance.clone(), row.arn.clone()));
+            self.rows.insert(row.id.clone(), row.clone());
         }
         let mut view = View { instance, rows, owed: None };
         let none_is_wanted = view.want(self.rules) == Want::Bare;

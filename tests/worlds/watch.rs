@@ -17,7 +17,7 @@ use crate::promises::{Invariant, Violation};
 use crate::sim::{Env, latency};
 use crate::truth::{Known, View};
 use crate::verdict::lines_of;
-use crate::world::World;
+use crate::world::{Association, World};
 
 /// How long the queue hides a message that was received, if nobody says otherwise.
 pub const VISIBILITY: Ms = 361_000;
@@ -113,8 +113,8 @@ pub struct Watch {
     began: Instant,
     pub past: Vec<Vec<(Ms, View)>>,
     pub profiles: HashMap<String, Vec<Known>>,
-    /// Association ids that ever were: instance and ARN.
-    pub rows: HashMap<String, (String, String)>,
+    /// Associations that ever were, by id.
+    pub rows: HashMap<String, Association>,
     pub messages: Vec<Message>,
     sent_messages: usize,
     /// Dead letters: when, and about whom.
@@ -130,6 +130,8 @@ pub struct Watch {
     pub unheard: Vec<Vec<Unheard>>,
     /// When the last event about it was sent.
     pub last_event: Vec<Option<Ms>>,
+    /// When it began to start or to stop last.
+    pub moved: Vec<Ms>,
     /// Whose message to verify by was lost, or not sent.
     pub unverified: Vec<bool>,
     /// When EC2 took a replacement and kept the profile that was deleted.
@@ -184,6 +186,7 @@ impl Watch {
             debts: vec![None; count],
             unheard: vec![Vec::new(); count],
             last_event: vec![None; count],
+            moved: vec![0; count],
             unverified: vec![false; count],
             kept_old: vec![None; count],
             stuck: BTreeMap::new(),
@@ -308,11 +311,11 @@ impl Watch {
     }
 
     pub fn instance_of(&self, association: &str) -> String {
-        self.rows.get(association).map(|(instance, _)| instance.clone()).unwrap_or_default()
+        self.rows.get(association).map(|row| row.instance.clone()).unwrap_or_default()
     }
 
     pub fn arn_of(&self, association: &str) -> Option<String> {
-        self.rows.get(association).map(|(_, arn)| arn.clone())
+        self.rows.get(association).map(|row| row.arn.clone())
     }
 
     pub fn row_now(&mut self, id: &str) -> Option<String> {
