@@ -11,6 +11,7 @@ use crate::plan::{Behind, Fault, Item, Kind, Ms, Op, Own, Rules, Stopped, id, wh
 use crate::sim::Env;
 use crate::truth::{View, name_of};
 use crate::watch::{About, Carried, Debt, Message, Watch};
+use crate::world;
 
 /// Between a read and the write that rests on it: 10 s, as the documentation promises, and calls under way.
 const FACTS_AGE: Ms = 12_000;
@@ -153,12 +154,18 @@ impl Watch {
 
     /// A profile is about to be detached for another: there must be hope that the other can be attached.
     fn check_worth(&mut self, who: usize, what: &str) {
-        let Want::Profile { name, .. } = self.view(who).want(self.rules) else { return };
-        let now = self.now();
-        let lately = |at: &Ms| now - *at < DENIED_LATELY;
-        if self.world.not_passable.contains(&name) && self.denied.get(&name).is_some_and(lately) {
-            let what =
-                format!("{what}, for {name}, which the function may not attach, as it was told");
+        let (now, from) = (self.now(), self.now().saturating_sub(self.facts_age(who)));
+        let is_denied = |name: &str| {
+            let lately = |at: &Ms| now - *at < DENIED_LATELY;
+            self.world.not_passable.contains(name) && self.denied.get(name).is_some_and(lately)
+        };
+        // By an old read it may be for another.
+        let may_be_for_another = self.ever(who, from, |view| match view.want(self.rules) {
+            Want::Profile { name, .. } => !is_denied(&name),
+            Want::Leave | Want::Bare => false,
+        });
+        if !may_be_for_another {
+            let what = format!("{what}, for what the function may not attach, as it was told");
             self.violate(Invariant::NeverDetachedInVain, what);
         }
     }
@@ -484,6 +491,36 @@ impl Watch {
         }
     }
 
+    /// Messages are left although nothing happens any more. Those stay that say what was detached, where nothing can be
+    /// attached in its place: a person is told.
+    pub fn check_messages_left(&mut self) {
+        let waits = |message: &&Message| match &message.about {
+            About::Own(Own::FinishSwap, all) => {
+                !all.iter().all(|who| self.is_hopelessly_bare(*who))
+            }
+            About::Instance(_) | About::Perhaps(_) | About::Own(..) | About::Garbage => true,
+        };
+        let left: Vec<_> =
+            self.messages.iter().filter(waits).map(|left| format!("{left:?}")).collect();
+        if !left.is_empty() {
+            self.violate(Invariant::MessagesEnd, left.join(", "));
+        }
+        for who in 0..self.plan.instances.len() {
+            self.check_alarms(who);
+        }
+    }
+
+    /// Whether an instance has nothing, and neither what it must have nor what a swap took away can be attached.
+    fn is_hopelessly_bare(&self, who: usize) -> bool {
+        let can_be_paid = |message: &Message| {
+            let is_it = |profile: &world::Profile| message.body.contains(&profile.arn());
+            let old = self.world.profiles.values().find(|profile| is_it(profile));
+            let arn = old.map(world::Profile::arn).unwrap_or_default();
+            self.can_be_paid(who, &Debt { since: 0, arn })
+        };
+        self.view(who).attached().is_none() && !self.announcements(who).any(can_be_paid)
+    }
+
     /// Whether every event leads to one more try, since EC2 does not mend what is attached.
     pub fn cannot_be_mended(&self, who: usize) -> bool {
         let stale = self.view(who).attached().is_some_and(|row| {
@@ -496,11 +533,17 @@ impl Watch {
     /// Whether nothing about it, once it is right, calls for another write.
     pub fn should_stay(&self, who: usize) -> bool {
         let undoes = |item: &Item| matches!(item, Item::Undo { who: of, .. } if *of == who);
-        let is_denied = match self.view(who).want(self.rules) {
-            Want::Profile { name, .. } => self.world.not_passable.contains(&name),
-            Want::Leave | Want::Bare => false,
+        let view = self.view(who);
+        let is_it = match view.want(self.rules) {
+            // Another profile stays as long as EC2 lets nobody change it.
+            Want::Profile { name, keeps_others, .. } => {
+                let attached = view.attached_arn();
+                attached.is_none_or(|arn| name_of(arn) == name || keeps_others)
+                    && !self.world.not_passable.contains(&name)
+            }
+            Want::Leave | Want::Bare => true,
         };
-        !self.cannot_be_mended(who) && !self.plan.items.iter().any(undoes) && !is_denied
+        !self.cannot_be_mended(who) && !self.plan.items.iter().any(undoes) && is_it
     }
 
     // Alarms.
@@ -526,6 +569,7 @@ impl Watch {
             && view.state_word() == "running"
             && now > since + STUCK_AFTER
             && !self.unverified[who]
+            && self.kept_old[who].is_none()
         {
             needs.push(("has an association that EC2 does not put into force", *since, &["Stuck"]));
         }

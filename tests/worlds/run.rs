@@ -293,10 +293,7 @@ impl Stage {
             }
         };
         if timeout(ENDS_WITHIN, all).await.is_err() {
-            let mut watch = self.watch();
-            let left = watch.messages.iter().map(|message| format!("{message:?}"));
-            let left = left.collect::<Vec<_>>().join(", ");
-            watch.violate(Invariant::MessagesEnd, left);
+            self.watch().check_messages_left();
             return false;
         }
         true

@@ -43,6 +43,16 @@ impl About {
     }
 }
 
+impl About {
+    /// Whether it asks for what is required. What was written ahead asks only for something in the place of nothing.
+    fn makes_right(&self) -> bool {
+        match self {
+            Self::Instance(_) | Self::Own(Own::Verify | Own::Found, _) => true,
+            Self::Perhaps(_) | Self::Own(Own::FinishSwap, _) | Self::Garbage => false,
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct Message {
     pub id: String,
@@ -565,7 +575,7 @@ impl Watch {
             for who in message.about.instances() {
                 if given_up {
                     self.goes_unheard(who, 0, "its message is a dead letter");
-                } else if !matches!(message.about, About::Perhaps(_)) {
+                } else if message.about.makes_right() {
                     self.unheard[who].retain(|item| item.at + item.margin > visit.began);
                 }
                 let how = if given_up { "given up" } else { "done" };
