@@ -9,6 +9,7 @@ use crate::model::{Illegal, Region};
 use crate::pace::Limits;
 use crate::policy::Policy;
 use crate::policy::file::{Complaint, check};
+use crate::policy::rule::WhenStopped;
 
 /// The settings.
 #[derive(Debug, Clone)]
@@ -93,6 +94,9 @@ pub enum ConfigError {
     /// `MODE` is no mode.
     #[error("MODE is {0:?}; it takes enforce or dry-run")]
     Mode(String),
+    /// `WHEN_STOPPED` is neither of its words.
+    #[error("WHEN_STOPPED is {0:?}; it takes wait or swap")]
+    WhenStopped(String),
     /// A number is none, or out of its range.
     #[error("{variable} is {found:?}; it takes {expected}")]
     Number {
@@ -178,6 +182,7 @@ impl Config {
             None => (Policy::named_by_tag(&tag_key, allowed), Vec::new()),
             Some(file) => read_policy(file, &allowed, read_file)?,
         };
+        let policy = policy.with_when_stopped_default(read_when_stopped(&lookup)?);
         Ok(Self {
             policy,
             warnings,
@@ -191,6 +196,11 @@ impl Config {
             function,
         })
     }
+}
+
+fn read_when_stopped(lookup: &impl Fn(&str) -> Option<String>) -> Result<WhenStopped, ConfigError> {
+    let Some(word) = lookup("WHEN_STOPPED") else { return Ok(WhenStopped::default()) };
+    WhenStopped::from_word(&word).ok_or(ConfigError::WhenStopped(word))
 }
 
 /// The writes that the whole stack may make, shared among the environments that run at once.

@@ -132,11 +132,11 @@ impl Tally {
         }
         let metric = match (&report.result, report.standing()) {
             (Err(Failure::Flapping { begins: true, .. }), _) => Metric::Flapping,
-            (Err(Failure::Flapping { begins: false, .. }), _) => Metric::Waiting,
             (_, Standing::Blocked) => {
                 *self.blocked.entry(report.reason().to_owned()).or_default() += 1;
                 return;
             }
+            (Err(_), Standing::Waiting) => Metric::Waiting,
             (Err(failure), _) => return self.fail(failure.error_type()),
             (Ok(outcome), _) => match outcome {
                 Outcome::Associated => Metric::Associated,

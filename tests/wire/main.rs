@@ -19,7 +19,7 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use common::runtime_api::{CREDENTIALS, Failure, Function, Invocation, run_to_its_end};
-use common::wire::{Fault, Wire};
+use common::wire::{Fault, Wire, bus};
 use common::world::{Call, World, Write};
 use serde_json::{Value, json};
 
@@ -34,6 +34,9 @@ const ASSOCIATIONS: &str = "DescribeIamInstanceProfileAssociations";
 const GET_PROFILE: &str = "GetInstanceProfile";
 const HIDE: &str = "ChangeMessageVisibilityBatch";
 const SEND: &str = "SendMessageBatch";
+/// The wire's dead-letter queue, by whatever host.
+const DEAD_LETTERS: &str =
+    "https://sqs.us-east-1.amazonaws.com/123456789012/auto-instance-profile-dead-letters";
 
 // ---- What is right is brought about ---------------------------------------------------------------------------------
 
@@ -863,6 +866,113 @@ async fn logs_hold_one_json_line_an_instance_and_no_secrets() {
     let arn = |name: &str| json!(format!("arn:aws:iam::123456789012:instance-profile/{name}"));
     let two = lines.iter().find(|line| line["instance.id"] == TWO).unwrap();
     assert_eq!((&two["profile.from"], &two["profile.to"]), (&arn("old"), &arn("web")));
+}
+
+/// What would end a line, or look like another: in JSON as its escapes, which stay text.
+const FORGED: &str = "x\nERROR forged\r\u{1b}[2Jforged\u{85}\u{2028}forged";
+
+#[tokio::test]
+async fn one_event_of_the_log_is_one_line() {
+    for format in ["Text", "JSON"] {
+        // XML has no escape character, so that no tag does.
+        let tag = FORGED.replace('\u{1b}', "");
+        let world = a_world().running(ONE, Some(&tag), None).running(TWO, Some("web"), None);
+        let refused = Fault::Refuses(400, "SomethingNew", "no\nERROR forged\u{2028}ERROR forged");
+        let wire = Wire::serve(world).await.always_about(ASSOCIATE, TWO, refused);
+        let settings = [
+            ("ALLOWED_PROFILES", "*"),
+            ("AWS_LAMBDA_LOG_FORMAT", format),
+            ("DEAD_LETTER_QUEUE_URL", DEAD_LETTERS),
+        ];
+        let mut function = function_with(&wire, &settings).await;
+        let mut foreign = sample("foreign.json");
+        foreign["source"] = json!(FORGED);
+        let mut odd_call = sample("drift-failed.json");
+        odd_call["detail"]["errorCode"] = json!(FORGED);
+        let unknown = json!({ "instance-ids": [ONE], FORGED: 1 });
+        let illegal = json!({ "instance-ids": [FORGED, ONE] });
+        function.invoke(&unknown).await.unwrap_err();
+        function.invoke(&illegal).await.unwrap();
+        let answer = function
+            .invoke(batch(&[
+                ("m1", running(ONE)),
+                ("m2", running(TWO)),
+                ("m3", foreign),
+                ("m4", odd_call),
+                ("m5", unknown),
+                ("m6", illegal),
+            ]))
+            .await
+            .unwrap();
+        assert_eq!(batch_failures(&answer), [""; 0]);
+        let letters = wire.dead_letters().concat();
+        assert!(letters.len() >= 3, "{letters:#?}");
+        for text in letters.iter().flat_map(|letter| letter.attributes.values()) {
+            assert!(!text.contains(|c: char| c.is_control() || c == '\u{2028}'), "{text:?}");
+        }
+        let log = function.stop().await;
+        for line in &log {
+            assert!(!line.contains(|c: char| c.is_control() || c == '\u{2028}'), "{line:?}");
+            let is_one = match format {
+                "JSON" => serde_json::from_str::<Value>(line).is_ok_and(|line| line.is_object()),
+                _ => {
+                    let begins = ["TRACE", "DEBUG", "INFO", "WARN", "ERROR"];
+                    begins.iter().any(|level| line.trim_start().starts_with(level))
+                        && !line.starts_with("ERROR forged")
+                        || line.starts_with("{\"_aws\"")
+                }
+            };
+            assert!(is_one, "{line:?}");
+        }
+        assert!(log.iter().any(|line| line.contains("forged")), "{log:#?}");
+    }
+}
+
+#[tokio::test]
+async fn no_client_brings_credentials_into_the_log() {
+    let [(_, key), _, (_, token)] = CREDENTIALS;
+    let quoting = format!(
+        "The signature does not match.\n\nThe Canonical String for this request should have been\n'POST\n/\n\n\
+         x-amz-security-token:{token}\n' {key} of {token}"
+    );
+    let quoting: &'static str = quoting.leak();
+    for fault in
+        [Fault::Refuses(403, "InvalidSignatureException", quoting), Fault::Intercepts(502, quoting)]
+    {
+        let world = a_world().running(ONE, Some("web"), None).running(TWO, Some("web"), None);
+        let mut wire = Wire::serve(world).await;
+        for call in [INSTANCES, ASSOCIATIONS, GET_PROFILE] {
+            wire = wire.at_start(call, fault.clone());
+        }
+        for call in [HIDE, SEND, "PutEvents"] {
+            wire = wire.always(call, fault.clone());
+        }
+        for call in [INSTANCES, ASSOCIATIONS] {
+            wire = wire.once(call, fault.clone());
+        }
+        wire = wire.always_about(ASSOCIATE, TWO, fault.clone());
+        let settings = [
+            ("ALLOWED_PROFILES", "web"),
+            ("AWS_LAMBDA_LOG_LEVEL", "TRACE"),
+            ("DEAD_LETTER_QUEUE_URL", DEAD_LETTERS),
+            ("EVENT_BUS", bus::BUS),
+        ];
+        let mut function = function_with(&wire, &settings).await;
+        let mut messages =
+            batch(&[("m1", running(ONE)), ("m2", running(TWO)), ("m3", json!({"x": 1}))]);
+        // The reads fail first; then they do not.
+        let mut shown = format!("{:?}", function.invoke(running(ONE)).await);
+        messages["Records"][1]["attributes"]["ApproximateReceiveCount"] = json!("9");
+        for messages in [messages.clone(), messages] {
+            shown += &format!("{:?}", function.invoke(messages).await);
+        }
+        let log = function.stop().await;
+        assert!(log.iter().any(|line| line.contains("reach the bus")), "{log:#?}");
+        shown += &format!("{log:?} {:?} {:?}", wire.dead_letters(), wire.told());
+        for secret in [key, token, CREDENTIALS[1].1, "Canonical", "x-amz-security-token"] {
+            assert!(!shown.contains(secret), "{secret}: {log:#?}");
+        }
+    }
 }
 
 // ---- Helpers --------------------------------------------------------------------------------------------------------------
