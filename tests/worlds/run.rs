@@ -9,7 +9,6 @@ use std::time::{Duration, SystemTime};
 
 use auto_instance_profile::config::Config;
 use auto_instance_profile::handler::{Answer, Handler, RawPayload};
-use auto_instance_profile::policy::rule::WhenStopped;
 use futures_util::future::join3;
 use lambda_runtime::{Context, LambdaEvent};
 use serde_json::json;
@@ -596,15 +595,14 @@ fn config(plan: &Plan, rules: Rules, mutation: Option<Mutation>) -> Config {
                     "ALLOWED_PROFILES" => ALLOWED.to_owned(),
                     "MODE" => (if dry_run { "dry-run" } else { "enforce" }).to_owned(),
                     "AWS_REGION" => "us-east-1".to_owned(),
-                    "WHEN_STOPPED" => match stopped {
-                        Stopped::Waits => "wait".to_owned(),
-                        Stopped::IsSwapped => "swap".to_owned(),
-                    },
+                    "WHEN_STOPPED" => oracle::when_stopped(rules, stopped).to_owned(),
                     "EVENT_BUS" | "EVENT_BUS_ARN" => {
                         format!("arn:aws:events:us-east-1:{ACCOUNT}:event-bus/told")
                     }
                     "MAXIMUM_CONCURRENCY" => "2".to_owned(),
-                    "POLICY_FILE" => oracle::file(rules).map(|_| "policy.yaml".to_owned())?,
+                    "POLICY_FILE" => {
+                        oracle::file(rules, stopped).map(|_| "policy.yaml".to_owned())?
+                    }
                     "QUEUE_URL" => {
                         format!("https://sqs.us-east-1.amazonaws.com/{ACCOUNT}/queue")
                     }
@@ -614,13 +612,8 @@ fn config(plan: &Plan, rules: Rules, mutation: Option<Mutation>) -> Config {
                     _ => return None,
                 })
             };
-            let read = |_: &str| Ok(oracle::file(rules).unwrap().to_owned());
-            let mut config = Config::read(lookup, read).unwrap();
-            config.policy = config.policy.with_when_stopped_default(match stopped {
-                Stopped::Waits => WhenStopped::Wait,
-                Stopped::IsSwapped => WhenStopped::Swap,
-            });
-            config
+            let file = oracle::file(rules, stopped);
+            Config::read(lookup, |_| Ok(file.clone().unwrap())).unwrap()
         };
         known.entry((rules, stopped, dry_run, allows_everything)).or_insert_with(make).clone()
     })
