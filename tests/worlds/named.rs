@@ -357,3 +357,43 @@ fn a_rule_that_keeps_others_watches_its_own_profile() {
         .with(Rules::Many)
         .keeps_every_promise();
 }
+
+#[test]
+fn a_refused_put_back_beside_another_profile_is_no_alarm() {
+    // Both answers say that nothing was detached, and the list shows that it is still there.
+    let lost = fault(Op::Disassociate, Fault::Refused("InternalError", 500), 0, 8_000, 2);
+    let untagged = tag(2_000, 0);
+    let old = stale(Behind::Tags, 20_000, 900, 60_000);
+    world(&[("stopped", tagged("web"), Some("db"))], &[wake(1_000), lost, untagged, old])
+        .swapping()
+        .keeps_every_promise();
+}
+
+#[test]
+fn a_lost_try_that_attached_the_profile_is_told_as_an_associate() {
+    for detached in [1_380, 1_400, 1_420, 1_440] {
+        let detached = Item::Detach { at: detached, who: 0 };
+        let lost = fault(Op::AssociateBare, Fault::CutAfterwards, 0, 60_000, 1);
+        world(&[("stopped", tagged("web"), Some("db"))], &[wake(1_000), detached, lost])
+            .swapping()
+            .keeps_every_promise();
+    }
+}
+
+#[test]
+fn a_write_whose_answer_is_lost_is_verified_when_it_shows() {
+    let lost = fault(Op::Associate, Fault::CutAfterwards, 0, 60_000, 1);
+    let old = stale(Behind::Associations, 55_000, 900, 67_000);
+    let stick = Item::Stick { from: 0, to: 60_000, who: 0 };
+    world(&[("running", tagged("web"), None)], &[wake(1_000), lost, old, stick])
+        .keeps_every_promise();
+}
+
+#[test]
+fn a_try_that_was_denied_once_is_made_again() {
+    let denied = Fault::Refused("UnauthorizedOperation", 403);
+    let once = fault(Op::Associate, denied, 0, 60_000, 1);
+    world(&[("stopped", tagged("web"), Some("db"))], &[wake(1_000), once])
+        .swapping()
+        .keeps_every_promise();
+}

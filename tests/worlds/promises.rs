@@ -182,7 +182,11 @@ impl Watch {
         let Some(error) = error else { return };
         match (&error.kind, arn) {
             (ErrorKind::Denied(_), Some(arn)) => {
-                self.denied.insert(name_of(arn).to_owned(), now);
+                let name = name_of(arn).to_owned();
+                if self.view(who(id)).attached().is_none() {
+                    self.denied_when_bare.insert(name.clone(), now);
+                }
+                self.denied.insert(name, now);
             }
             (ErrorKind::Transient | ErrorKind::Unreadable, _) => {
                 if let Some(visit) = self.visits.get_mut(&env.number) {
@@ -445,7 +449,7 @@ impl Watch {
                     match (is_it, is_this) {
                         (true, true) => false,
                         (false, _) if *keeps_others => false,
-                        _ => self.can_be_changed(view, &row.arn, is_it),
+                        _ => self.can_be_changed(view, &row.arn, name),
                     }
                 }),
             };
@@ -457,13 +461,16 @@ impl Watch {
     }
 
     /// Whether what is attached can be made way for: by Replace, or, on a stopped instance, by a swap whose way back is open.
-    fn can_be_changed(&self, view: &View, old: &str, is_recreated: bool) -> bool {
+    fn can_be_changed(&self, view: &View, old: &str, name: &str) -> bool {
         if view.state_word() == "running" {
-            return !is_recreated || self.plan.mends;
+            return name_of(old) != name || self.plan.mends;
         }
+        // Where EC2 said so only once there was nothing any more, it is not tried again soon.
+        let was_refused = self.denied_when_bare.get(name);
         self.plan.stopped == Stopped::IsSwapped
             && is_allowed(old)
             && self.is_attachable(name_of(old))
+            && was_refused.is_none_or(|at| self.now() - at > DENIED_LATELY)
     }
 
     /// Why an instance need not be right without another event.
@@ -614,6 +621,7 @@ impl Watch {
             };
         let is_denied = self.is_there(&name).is_some_and(|known| known.usable)
             && self.world.not_passable.contains(&name);
-        if is_due && is_denied { self.last_event[who] } else { None }
+        let last_event = self.last_event[who]?.max(self.heard[who]);
+        (is_due && is_denied).then_some(last_event)
     }
 }

@@ -145,12 +145,8 @@ impl Plan {
             let fault = fault(dice, Op::Send);
             self.items.push(Item::Fault { from, to, op: Op::Send, who, times, fault });
         }
-        if self.stopped == Stopped::IsSwapped && dice.happens(0.4) {
-            let (from, who) = (when(dice), Some(dice.index(count)));
-            let (to, times) = (from + ms(dice, 2_000, 90_000), 1 + u32::from(dice.happens(0.5)));
-            let op = Op::AssociateBare;
-            let fault = fault(dice, op);
-            self.items.push(Item::Fault { from, to, op, who, times, fault });
+        if self.stopped == Stopped::IsSwapped {
+            self.make_a_swap_go_wrong(dice, count, only);
         }
         if dice.happens(0.1) {
             // A tag is deleted that an entry of `ignore` goes by, and is shown for a while yet.
@@ -190,6 +186,24 @@ impl Plan {
         if dice.happens(0.05) {
             let at = when(dice).saturating_sub(ms(dice, 0, 8_000));
             self.items.push(Item::Deny { at, profile: *pick(dice, &["web", "db", "api"]) });
+        }
+    }
+}
+
+impl Plan {
+    /// Where all of it meets one instance a swap is due, and its middle is what faults are aimed at.
+    fn make_a_swap_go_wrong(&mut self, dice: &mut Dice, count: usize, only: Option<Ms>) {
+        if let (Some(spec), Some(_)) = (&mut self.instances[0], only) {
+            let (attached, tags) = *pick(dice, &[("web", 3), ("web", 4), ("db", 1), ("db", 2)]);
+            (spec.state, spec.attached, spec.tags) = ("stopped", Some(attached), tags);
+        }
+        if dice.happens(if only.is_some() { 0.6 } else { 0.3 }) {
+            let who = Some(dice.index(count));
+            let from = only.unwrap_or_else(|| ms(dice, 0, 10_000));
+            let (to, times) = (from + ms(dice, 2_000, 90_000), 1 + u32::from(dice.happens(0.5)));
+            let op = *pick(dice, &[Op::AssociateBare, Op::AssociateBare, Op::Disassociate]);
+            let fault = fault(dice, op);
+            self.items.push(Item::Fault { from, to, op, who, times, fault });
         }
     }
 }

@@ -140,6 +140,8 @@ pub struct Watch {
     pub unheard: Vec<Vec<Unheard>>,
     /// When the last event about it was sent.
     pub last_event: Vec<Option<Ms>>,
+    /// When a look began after what no event had told.
+    pub heard: Vec<Ms>,
     /// When it began to start or to stop last.
     pub moved: Vec<Ms>,
     /// Whose message to verify by was lost, or not sent.
@@ -155,6 +157,8 @@ pub struct Watch {
     pub recreated: BTreeSet<String>,
     /// Profiles that the function may not attach, as EC2 told it: by name, when last.
     pub denied: BTreeMap<String, Ms>,
+    /// Of these, what EC2 told only once the instance had nothing.
+    pub denied_when_bare: BTreeMap<String, Ms>,
     /// Sweeps asked for and not ended.
     pub sweeps: u32,
     /// The write being carried out comes late.
@@ -196,6 +200,7 @@ impl Watch {
             debts: vec![None; count],
             unheard: vec![Vec::new(); count],
             last_event: vec![None; count],
+            heard: vec![0; count],
             moved: vec![0; count],
             unverified: vec![false; count],
             kept_old: vec![None; count],
@@ -204,6 +209,7 @@ impl Watch {
             alarms: Vec::new(),
             recreated: BTreeSet::new(),
             denied: BTreeMap::new(),
+            denied_when_bare: BTreeMap::new(),
             sweeps: 0,
             late: false,
             violation: None,
@@ -576,6 +582,9 @@ impl Watch {
                 if given_up {
                     self.goes_unheard(who, 0, "its message is a dead letter");
                 } else if message.about.makes_right() {
+                    if !self.unheard[who].is_empty() {
+                        self.heard[who] = visit.began;
+                    }
                     self.unheard[who].retain(|item| item.at + item.margin > visit.began);
                 }
                 let how = if given_up { "given up" } else { "done" };
