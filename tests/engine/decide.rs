@@ -210,7 +210,8 @@ fn what_a_swap_took_away_is_made_good_whatever_the_rule_says() {
         (5, "instance-state", tagged_by(&[("Rule", "corrects")], "pending"), Some(profile("web"))),
     ] {
         let region = Region::parse("us-east-1").unwrap();
-        let subject = Subject { account: None, region: &region, instance: &facts.instance };
+        let subject =
+            Subject { account: None, region: &region, instance: &facts.instance, attached: None };
         let mut requirement = policy.requirement(&subject);
         if let Decision::LookUp(wanted) = decide_for_debt(&requirement, &facts, &old) {
             requirement = policy.settle(requirement, &wanted, iam);
