@@ -81,7 +81,7 @@ impl Mutation {
         match self {
             // Every state comes after this one.
             Self::ExpectsNoState if detail.get("state").is_some() => {
-                detail["state"] = "pending".into()
+                detail["state"] = "pending".into();
             }
             Self::ExpectsNoAbsence if detail.get("changed-tag-keys").is_some() => {
                 let kept = detail["tags"].as_object().cloned().unwrap_or_default();

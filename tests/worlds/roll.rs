@@ -31,7 +31,7 @@ impl Plan {
         let mends = dice.happens(0.5);
         // Chance of its own for what came later, so that a seed's world stays what it was.
         let mut more = Dice::new(seed.wrapping_mul(0xd134_2543_de82_ef95) ^ 0xfa11);
-        let stopped = if seed % 3 == 0 { Stopped::IsSwapped } else { Stopped::Waits };
+        let stopped = if seed.is_multiple_of(3) { Stopped::IsSwapped } else { Stopped::Waits };
         let dated = more.happens(0.5);
         let items = Vec::new();
         let mut plan = Self { seed, kind, rules, stopped, dated, batch, mends, instances, items };
@@ -185,7 +185,8 @@ impl Plan {
         }
         if dice.happens(0.05) {
             let at = when(dice).saturating_sub(ms(dice, 0, 8_000));
-            self.items.push(Item::Deny { at, profile: *pick(dice, &["web", "db", "api"]) });
+            let profile = *pick(dice, &["web", "db", "api"]);
+            self.items.push(Item::Deny { at, profile });
         }
     }
 }

@@ -224,13 +224,11 @@ impl Stage {
                     () = env.dies.notified() => None,
                     answer = speaking(env.number, handler.handle(sweep_request())) => answer.ok(),
                 };
-                let mut watch = self.watch();
                 if swept.is_some() {
-                    watch.end_visit(&env, &[], &[]);
+                    self.watch().end_visit(&env, &[], &[]);
                     break;
                 }
-                watch.cut_visit(&env);
-                drop(watch);
+                self.watch().cut_visit(&env);
                 sleep(Duration::from_mins(1)).await;
             }
             let mut watch = self.watch();
@@ -470,7 +468,7 @@ impl Stage {
                     self.send_state(who, post);
                 }
             }
-            Item::Garbage { .. } => self.watch().send(About::Garbage, "{".to_owned(), 0),
+            Item::Garbage { .. } => self.watch().send(About::Garbage, "{", 0),
             Item::Sweep { .. } => self.send_sweep(),
             Item::Redeliver { .. } => self.watch().redeliver(),
             Item::Kill { slot, .. } => {
@@ -528,7 +526,7 @@ impl Stage {
             watch.goes_unheard(who, margin, "the event of its tags is lost");
         }
         for _ in 0..post.copies {
-            watch.send(about.clone(), body.to_string(), post.delay);
+            watch.send(about.clone(), &body.to_string(), post.delay);
         }
     }
 
@@ -574,7 +572,7 @@ impl Stage {
         for copy in 0..post.copies {
             // The second of two comes a little later.
             let delay = post.delay + Ms::from(copy) * (post.delay / 3);
-            watch.send(About::Instance(who), body.to_string(), delay);
+            watch.send(About::Instance(who), &body.to_string(), delay);
         }
     }
 }

@@ -219,7 +219,7 @@ impl Queues for SimAws {
             };
             let answer = self.queue_call(Op::GiveUp, &[], give_up).await;
             let lost = || QueueError::new("SendMessage", None, "connection reset");
-            results.push(answer.filter(|(_, answered)| *answered).map(drop).ok_or_else(lost));
+            results.push(answer.filter(|((), answered)| *answered).map(drop).ok_or_else(lost));
         }
         results
     }

@@ -341,7 +341,7 @@ impl Watch {
 
     // Messages.
 
-    pub fn send(&mut self, about: About, body: String, delay: Ms) {
+    pub fn send(&mut self, about: About, body: &str, delay: Ms) {
         let now = self.now();
         self.sent_messages += 1;
         let id = format!("m{}", self.sent_messages);
@@ -349,7 +349,7 @@ impl Watch {
         if let About::Instance(who) = about {
             self.last_event[who] = Some(now);
         }
-        let body = self.mutation.map_or(body.clone(), |mutation| mutation.of_event(&body));
+        let body = self.mutation.map_or(body.to_owned(), |mutation| mutation.of_event(body));
         let visible = now + delay;
         let receipt = String::new();
         self.messages.push(Message { id, body, about, sent: now, visible, receives: 0, receipt });
@@ -400,7 +400,7 @@ impl Watch {
             }
         };
         for _ in 0..copies {
-            self.send(About::Own(own, all.clone()), message.body.clone(), delay);
+            self.send(About::Own(own, all.clone()), &message.body, delay);
         }
     }
 
