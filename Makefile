@@ -53,7 +53,7 @@ soak: need-rust ## the long runs: 100,000 worlds, ten minutes of fuzzing a targe
 	COMPARE_FAULTS=1 cargo test --locked --features cli --test wire faults
 
 mutants: need-rust $(MUTANTS) ## mutants of the core, for many hours; FILE=src/decide.rs takes those of one file
-	$(MUTANTS) mutants --output target $(if $(FILE),--file $(FILE))
+	$(MUTANTS) mutants $(if $(FILE),--file $(FILE))
 
 $(MUTANTS):
 	cargo install --locked --root $(MUTANTS:/bin/cargo-mutants=) cargo-mutants --version $(MUTANTS_VERSION)

@@ -104,9 +104,11 @@ fn write_field(
 /// One JSON or text line an event, as Lambda's logging controls ask for. Libraries speak from a warning up, whatever the
 /// level: at their lower levels they write whole payloads and requests.
 fn start_logging() {
-    let level = setting("AWS_LAMBDA_LOG_LEVEL")
-        .and_then(|level| level.parse().ok())
-        .unwrap_or(LevelFilter::INFO);
+    let level = match setting("AWS_LAMBDA_LOG_LEVEL").as_deref() {
+        // Lambda has a level more, for lines that no code of ours writes.
+        Some("FATAL") => LevelFilter::ERROR,
+        level => level.and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO),
+    };
     let targets = Targets::new()
         .with_default(level.min(LevelFilter::WARN))
         .with_target("auto_instance_profile", level)

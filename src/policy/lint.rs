@@ -19,8 +19,10 @@ const NODES: [&[(&str, &str)]; 3] = [
 /// What is doubtful about these rules.
 pub(super) fn doubts(ignore: &[Match], rules: &[Rule]) -> Vec<Doubt> {
     let mut doubts = Vec::new();
+    let mut effort = Effort::default();
     for (number, rule) in rules.iter().enumerate() {
-        let of_rule = [does_nothing(rule), replaces_everything(rule), ends_itself(rule)];
+        let ends = ends_itself(rule, &mut effort);
+        let of_rule = [does_nothing(rule), replaces_everything(rule), ends];
         doubts.extend(of_rule.into_iter().flatten().map(|doubt| (number, doubt)));
     }
     doubts.extend(replaces_nodes(ignore, rules));
@@ -54,7 +56,7 @@ fn replaces_everything(rule: &Rule) -> Option<String> {
 
 /// A rule that asks for what is attached may no longer match once it has done its work. What decides then is easily
 /// overlooked: a later rule, which may undo it, or none, so that nobody watches over it.
-fn ends_itself(rule: &Rule) -> Option<String> {
+fn ends_itself(rule: &Rule, effort: &mut Effort) -> Option<String> {
     let asked_for = rule.matching.attached.as_ref()?;
     let (own, done) = match &rule.target {
         Target::Nothing => (attached::NONE.to_owned(), "taken the profile away"),
@@ -63,7 +65,7 @@ fn ends_itself(rule: &Rule) -> Option<String> {
             (attached::path_and_name(&whole).to_owned(), "attached its profile")
         }
     };
-    if asked_for.covers(&Attached::of([own.as_str()]), &mut Effort::default()) {
+    if asked_for.covers(&Attached::of([own.as_str()]), effort) || effort.is_spent() {
         return None;
     }
     let name = &rule.name;
@@ -79,10 +81,12 @@ fn replaces_nodes(ignore: &[Match], rules: &[Rule]) -> Option<Doubt> {
         .iter()
         .filter(|tags| !tags.iter().any(|(key, value)| is_ignored(ignore, key, value)))
         .collect();
-    let number = rules.iter().position(may_be_about_nodes)?;
     if open.is_empty() {
         return None;
     }
+    let nodes: Vec<_> =
+        NODES.iter().flat_map(|tags| *tags).map(|(key, _)| Pattern::new(key)).collect();
+    let number = rules.iter().position(|rule| may_be_about_nodes(rule, &nodes))?;
     let tags = open.iter().map(|tags| {
         let tags = tags.iter().map(|(key, value)| format!("{key:?}: {value:?}"));
         tags.collect::<Vec<_>>().join(" or ")
@@ -97,7 +101,7 @@ fn replaces_nodes(ignore: &[Match], rules: &[Rule]) -> Option<Doubt> {
 }
 
 /// Whether a rule may take a node's profile without having been written about nodes.
-fn may_be_about_nodes(rule: &Rule) -> bool {
+fn may_be_about_nodes(rule: &Rule, nodes: &[Pattern]) -> bool {
     let named_by_a_tag = match &rule.target {
         // Whoever sets a tag that holds nothing but a profile's name means this very instance.
         Target::Profile(template) => template.only_tag().is_some(),
@@ -105,8 +109,6 @@ fn may_be_about_nodes(rule: &Rule) -> bool {
     };
     let keys = rule.matching.tags.keys().map(String::as_str);
     let patterns = rule.matching.tag_patterns.iter().map(|tag| tag.key.text());
-    let nodes: Vec<_> =
-        NODES.iter().flat_map(|tags| *tags).map(|(key, _)| Pattern::new(key)).collect();
     let about_nodes = keys.chain(patterns).any(|key| nodes.iter().any(|node| node.matches(key)));
     replaces(rule) && !named_by_a_tag && !about_nodes && rule.matching.attached.is_none()
 }
@@ -116,7 +118,9 @@ fn is_ignored(ignore: &[Match], key: &str, value: &str) -> bool {
     let (key, value) = (Pattern::new(key), Pattern::new(value));
     // A tag of a node is never empty.
     let covers = |values: &AnyOf| {
-        values.0.iter().any(|ours| ours.matches(value.text()) || ours.text() == "?*")
+        let is_enough =
+            |ours: &Pattern| ours.text() == "?*" || ours.covers(&value, &mut Effort::default());
+        values.0.iter().any(is_enough)
     };
     ignore.iter().any(|entry| {
         let others = !entry.traits.is_empty() || entry.attached.is_some();

@@ -57,6 +57,9 @@ impl Pattern {
     pub(super) fn covers(&self, other: &Self, effort: &mut Effort) -> bool {
         // In the worst case a wildcard is tried at each place of the other text.
         effort.spend(if self.wild.is_some() { 8 + self.text.len() * other.text.len() } else { 4 });
+        if effort.is_spent() {
+            return false;
+        }
         match &self.wild {
             None => self.text == other.text,
             // A `?` of ours must not stand for a `*` of the other's.

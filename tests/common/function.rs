@@ -116,6 +116,8 @@ impl<A: Clouds + Queues + Bus> Function<A> {
         for document in &mut documents {
             let fields = document.as_object_mut().unwrap();
             assert!(fields.remove("_aws").is_some());
+            assert_eq!(fields.remove("level"), Some(json!("FATAL")));
+            assert!(fields.remove("timestamp").is_some());
             assert_eq!(fields.remove("FunctionName"), Some(json!(FUNCTION_NAME)));
         }
         documents

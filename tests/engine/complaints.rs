@@ -335,6 +335,8 @@ fn rules_that_may_replace_a_nodes_profile_are_warned_of_once() {
         "tags: { 'kubernetes.io/cluster/main': owned }",
     ];
     assert_eq!(about_nodes(&[PER_APP], &narrower).len(), 1, "they leave nodes to the rules");
+    let one_letter = ["tags: { 'karpenter.sh/nodepool': '?' }", NODES[1], NODES[2]];
+    assert_eq!(about_nodes(&[PER_APP], &one_letter).len(), 1, "and so does this one");
     let with_more = ["tags: { 'karpenter.sh/nodepool': '*', Team: x }", NODES[1], NODES[2]];
     assert_eq!(about_nodes(&[PER_APP], &with_more).len(), 1, "an entry that asks for more");
     for harmless in [

@@ -282,7 +282,7 @@ rules:
 }
 
 #[test]
-fn a_rule_by_attached_is_hidden_only_by_what_surely_comes_before() {
+fn a_rule_by_attached_is_hidden_only_by_what_covers_it() {
     let is_hidden = |first: &str, second: &str| {
         let yaml = format!(
             "version: 1\nrules:\n  - {{ name: a, match: {first}, profile: p }}\n  \
@@ -313,7 +313,7 @@ fn a_rule_by_attached_is_hidden_only_by_what_surely_comes_before() {
 }
 
 #[test]
-fn stopped_instances_wait_or_swap_as_the_rule_or_the_setting_says() {
+fn stopped_instances_wait_or_swap_as_rule_or_setting_says() {
     let yaml = "version: 1\nrules:\n  \
         - { name: silent, match: { tags: { A: silent } }, profile: p }\n  \
         - { name: wait, match: { tags: { A: wait } }, profile: p, when-stopped: wait }\n  \

@@ -9,7 +9,7 @@ use auto_instance_profile::decide::Patience;
 use auto_instance_profile::expectation::Expectation;
 use auto_instance_profile::failure::Disposition;
 use auto_instance_profile::flapping::FlapDetector;
-use auto_instance_profile::model::{AssociationId, Detached, InstanceId, InstanceRef, Region};
+use auto_instance_profile::model::{InstanceId, InstanceRef, Region};
 use auto_instance_profile::pace::{Limits, Pace};
 use auto_instance_profile::policy::rule::WhenStopped;
 use auto_instance_profile::policy::{Policy, file};
@@ -58,16 +58,6 @@ fn expecting_web() -> Expectation {
 /// Faults that begin after the question whether a swap's attach would be denied.
 fn past_the_first_question(cloud: &FakeCloud) -> Faulty<FakeCloud> {
     Faulty::of(cloud.clone()).working(Operation::AssociateIamInstanceProfile)
-}
-
-/// The message that was written down before a swap took this profile away.
-fn finish(cloud: &FakeCloud, profile: &str) -> Job {
-    let instance = job(ID).instance;
-    let profile_arn = cloud.world().profiles[profile].arn();
-    let association = AssociationId::parse("iip-assoc-gone").unwrap();
-    let detached = Detached { instance: instance.clone(), profile_arn, association };
-    let about = Job::about(instance, Mode::Enforce, Cause::default());
-    Job { patience: Patience::Fresh, debt: Some(detached), ..about }
 }
 
 async fn run_within<C: Cloud>(cloud: &C, jobs: Vec<Job>, time: Duration) -> Vec<InstanceReport> {

@@ -40,7 +40,7 @@ fn a_policy_file_is_read_and_refused_by_its_name() {
 }
 
 #[test]
-fn the_setting_for_stopped_instances_reaches_every_rule_that_is_silent() {
+fn the_setting_for_stopped_instances_reaches_silent_rules() {
     let read = |setting: Option<&str>, file: Option<&str>| {
         Config::read(
             |name| match name {

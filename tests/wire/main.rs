@@ -784,6 +784,18 @@ async fn a_setting_that_cannot_be_used_stops_the_start() {
         ),
         (vec![allowed, ("MODE", "yes")], "MODE", "enforce or dry-run"),
         (vec![allowed, ("PROFILE_TAG_KEY", "")], "PROFILE_TAG_KEY", "1 to 128"),
+        (vec![allowed, ("QUEUE_URL", "https://")], "QUEUE_URL", "https://HOST/ACCOUNT/NAME"),
+        (
+            vec![allowed, ("EVENT_BUS", "arn:aws:sns:us-east-1:123456789012:topic")],
+            "EVENT_BUS",
+            "event-bus/name",
+        ),
+        (
+            vec![allowed, ("QUEUE_URL", DEAD_LETTERS), ("DEAD_LETTER_QUEUE_URL", DEAD_LETTERS)],
+            "DEAD_LETTER_QUEUE_URL",
+            "another queue",
+        ),
+        (vec![allowed, ("POLICY_FILE", "x\nERROR forged\u{1b}[2J")], "POLICY_FILE", "path"),
     ] {
         let (status, log) = run_to_its_end(&settings).await;
         assert!(!status.success(), "{settings:?}");
@@ -913,14 +925,13 @@ async fn one_event_of_the_log_is_one_line() {
         let log = function.stop().await;
         for line in &log {
             assert!(!line.contains(|c: char| c.is_control() || c == '\u{2028}'), "{line:?}");
-            let is_one = match format {
-                "JSON" => serde_json::from_str::<Value>(line).is_ok_and(|line| line.is_object()),
-                _ => {
-                    let begins = ["TRACE", "DEBUG", "INFO", "WARN", "ERROR"];
-                    begins.iter().any(|level| line.trim_start().starts_with(level))
-                        && !line.starts_with("ERROR forged")
-                        || line.starts_with("{\"_aws\"")
-                }
+            let is_metric = line.starts_with("{\"_aws\"");
+            let begins = ["INFO", "WARN", "ERROR"];
+            let is_one = if format == "JSON" || is_metric {
+                serde_json::from_str::<Value>(line).is_ok_and(|line| line.is_object())
+            } else {
+                begins.iter().any(|level| line.trim_start().starts_with(level))
+                    && !line.starts_with("ERROR forged")
             };
             assert!(is_one, "{line:?}");
         }
@@ -961,17 +972,47 @@ async fn no_client_brings_credentials_into_the_log() {
         let mut messages =
             batch(&[("m1", running(ONE)), ("m2", running(TWO)), ("m3", json!({"x": 1}))]);
         // The reads fail first; then they do not.
-        let mut shown = format!("{:?}", function.invoke(running(ONE)).await);
+        let mut answers = vec![function.invoke(running(ONE)).await];
         messages["Records"][1]["attributes"]["ApproximateReceiveCount"] = json!("9");
         for messages in [messages.clone(), messages] {
-            shown += &format!("{:?}", function.invoke(messages).await);
+            answers.push(function.invoke(messages).await);
         }
         let log = function.stop().await;
         assert!(log.iter().any(|line| line.contains("reach the bus")), "{log:#?}");
-        shown += &format!("{log:?} {:?} {:?}", wire.dead_letters(), wire.told());
+        let shown = format!("{log:?} {answers:?} {:?} {:?}", wire.dead_letters(), wire.told());
         for secret in [key, token, CREDENTIALS[1].1, "Canonical", "x-amz-security-token"] {
             assert!(!shown.contains(secret), "{secret}: {log:#?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_source_of_credentials_that_quotes_its_request_is_not_repeated() {
+    const SOURCES_TOKEN: &str = "Basic-8f2b-of-the-container-c1d7";
+    let quoting = format!(
+        "<html>GET /creds\nauthorization: {SOURCES_TOKEN}\nERROR forged\n{SOURCES_TOKEN} is no token"
+    );
+    let wire = Wire::serve(a_world().running(ONE, Some("web"), None)).await;
+    // A question without an action is the one for credentials.
+    let wire = wire.always("", Fault::Intercepts(403, quoting.leak()));
+    let source = format!("{}/creds", wire.endpoint());
+    let settings = [
+        ("ALLOWED_PROFILES", "web"),
+        ("AWS_LAMBDA_LOG_LEVEL", "TRACE"),
+        ("AWS_ACCESS_KEY_ID", ""),
+        ("AWS_SECRET_ACCESS_KEY", ""),
+        ("AWS_SESSION_TOKEN", ""),
+        ("AWS_EC2_METADATA_DISABLED", "true"),
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", source.as_str()),
+        ("AWS_CONTAINER_AUTHORIZATION_TOKEN", SOURCES_TOKEN),
+    ];
+    let mut function = Function::start(wire.endpoint(), &settings).await;
+    let failure = function.invoke(running(ONE)).await.unwrap_err();
+    assert!(!failure.error_message.contains(SOURCES_TOKEN), "{failure:?}");
+    let log = function.stop().await;
+    assert!(log.iter().any(|line| line.contains("DescribeInstances")), "{log:#?}");
+    for line in &log {
+        assert!(!line.contains(SOURCES_TOKEN) && !line.starts_with("ERROR forged"), "{line}");
     }
 }
 
