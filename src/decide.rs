@@ -192,7 +192,7 @@ pub fn decide_for_debt(
     detached: &str,
 ) -> Decision {
     let put_back = || Decision::PutBack { profile_arn: detached.to_owned() };
-    if let Some(decision) = not_actionable_by_state(&facts.instance.state) {
+    if let Some(decision) = not_actionable(&facts.instance) {
         return decision;
     }
     match &requirement.demand {

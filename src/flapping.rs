@@ -181,6 +181,11 @@ impl FlapDetector {
         history
     }
 
+    /// Forgets an instance's corrections: its cooldown is over.
+    pub fn forget(&self, instance: &InstanceRef) {
+        self.known().remove(instance);
+    }
+
     /// Notes who else changed an instance.
     pub fn record_other_actor(&self, instance: &InstanceRef, by: &str) {
         // Changes of instances that this function never changed undo nothing of its.

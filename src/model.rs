@@ -430,7 +430,7 @@ impl Association {
     pub fn in_force(rows: Vec<Self>) -> Option<Self> {
         rows.into_iter().filter(|row| row.state.holds()).max_by_key(|row| {
             let on_its_way_in = row.state == AssociationState::Associating;
-            // EC2 dates every row. Where one has no date, only a new one can be on its way in.
+            // A row may come without a date: then only a new one can be on its way in.
             let undated = if on_its_way_in { i128::MAX } else { i128::MIN };
             (row.since.unwrap_or(undated), on_its_way_in)
         })
@@ -511,6 +511,18 @@ pub struct InstanceFacts {
     pub instance: Instance,
     /// The association in force, if there is one.
     pub association: Option<Association>,
+    /// Which read showed the tags.
+    pub tags_by: TagSource,
+}
+
+/// Which read showed an instance's tags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TagSource {
+    /// `DescribeInstances`.
+    #[default]
+    Instances,
+    /// `DescribeTags`, since the other showed none.
+    Tags,
 }
 
 /// A profile that a swap takes away before it attaches another.

@@ -19,7 +19,7 @@ use crate::decide::{
 use crate::expectation::{Expectation, Lag};
 use crate::failure::Failure;
 use crate::flapping::FlapDetector;
-use crate::model::{Association, Detached, InstanceId, InstanceRef, ProfileRef, Tags};
+use crate::model::{Association, Detached, InstanceId, InstanceRef, ProfileRef, TagSource, Tags};
 use crate::pace::Pace;
 use crate::policy::rule::Subject;
 use crate::policy::{Demand, Policy, Requirement};
@@ -132,7 +132,7 @@ impl<'a, C: Cloud, W: WriteAhead> Reconciler<'a, C, W> {
         shared: &Mutex<SharedObservation>,
         stop_at: Instant,
     ) -> InstanceReport {
-        let mut attempt = Attempt::new(job, stop_at);
+        let mut attempt = Attempt::new(self.with_a_legal_debt(job), stop_at);
         let started = attempt.started;
         if let Some(by) = &attempt.job.cause.changed_by {
             self.flapping.record_other_actor(&attempt.job.instance, by);
@@ -151,6 +151,19 @@ impl<'a, C: Cloud, W: WriteAhead> Reconciler<'a, C, W> {
             result = self.roll_back(&mut attempt, detached, result).await;
         }
         self.report(attempt, result, started.elapsed())
+    }
+
+    /// A job without what it may not put back: nobody's message leads to a profile outside the allow-list.
+    fn with_a_legal_debt(&self, mut job: Job) -> Job {
+        let is_legal = |debt: &Detached| self.policy.allows_attached(&debt.profile_arn);
+        if let Some(debt) = job.debt.take_if(|debt| !is_legal(debt)) {
+            tracing::warn!(
+                instance.id = job.instance.id.as_str(),
+                "{} is not attached again: no pattern of ALLOWED_PROFILES allows it",
+                debt.profile_arn
+            );
+        }
+        job
     }
 
     async fn converge(
@@ -237,6 +250,7 @@ impl<'a, C: Cloud, W: WriteAhead> Reconciler<'a, C, W> {
         let Some(facts) = attempt.facts.clone() else {
             return Ok(decide_unseen(attempt.job.patience));
         };
+        attempt.settle_an_announced_debt();
         // EC2 knows better than an event whose the instance is.
         let account = facts.instance.account.as_ref().or(attempt.job.instance.account.as_ref());
         let region = attempt.job.instance.region.clone();
@@ -257,7 +271,11 @@ impl<'a, C: Cloud, W: WriteAhead> Reconciler<'a, C, W> {
             }
         }
         if decision == Decision::Confirm {
-            let tags = self.tags_of(&facts.instance.id).await?;
+            // What `DescribeInstances` left out, `DescribeTags` alone cannot confirm.
+            let tags = match facts.tags_by {
+                TagSource::Instances => self.tags_of(&facts.instance.id).await?,
+                TagSource::Tags => Tags::new(),
+            };
             requirement = self.policy.confirm(requirement, &subject, &tags);
             decision = attempt.decide(&requirement, &facts);
         }
@@ -398,7 +416,13 @@ impl<'a, C: Cloud, W: WriteAhead> Reconciler<'a, C, W> {
                     return (false, is_due.then(|| verification(After::Wait, row, history)));
                 }
                 let to = row.map(|row| row.profile_arn.as_str());
-                let history = self.flapping.record_change(instance, to);
+                let known = self.flapping.history(instance);
+                let carried = attempt.job.verifies.iter();
+                let carried = carried.map(|verified| verified.history.corrections.len()).max();
+                // Whoever corrected it has counted that, if it was this environment.
+                let is_counted = Some(known.corrections.len()) > carried;
+                let history =
+                    if is_counted { known } else { self.flapping.record_change(instance, to) };
                 let is_flapping = history.is_flapping(to);
                 (is_flapping, Some(verification(After::Correction, row, history)))
             }

@@ -217,6 +217,9 @@ impl InstanceReport {
     /// The profile required, where one is known.
     #[must_use]
     pub fn required(&self) -> Option<String> {
+        if let Ok(Outcome::RolledBack) = self.result {
+            return self.after.clone();
+        }
         match self.decision.as_ref()? {
             Decision::Associate(to) | Decision::Replace { to, .. } | Decision::Swap { to, .. } => {
                 Some(to.arn.to_string())
@@ -339,8 +342,12 @@ impl InstanceReport {
                 _,
             )
             | (_, Some(Disposition::GiveUp)) => tracing::Level::ERROR,
-            (_, Some(Disposition::ComeAgain)) => tracing::Level::WARN,
-            (Ok(_) | Err(_), None) => tracing::Level::INFO,
+            // A person must act, although the next sweep makes another message of it.
+            (Err(failure), _) if failure.waits_for(self.patience).needs_a_person() => {
+                tracing::Level::ERROR
+            }
+            (Err(_), Some(Disposition::ComeAgain)) => tracing::Level::WARN,
+            (Ok(_), Some(Disposition::ComeAgain)) | (Ok(_) | Err(_), None) => tracing::Level::INFO,
         };
         // tracing takes a level only as a constant.
         macro_rules! line {

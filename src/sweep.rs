@@ -16,7 +16,7 @@ use crate::config::Mode;
 use crate::flapping::FlapDetector;
 use crate::model::{
     AccountId, Association, AssociationState, Filter, Instance, InstanceFacts, InstanceId,
-    InstanceRef, InstanceState, Region,
+    InstanceRef, InstanceState, Region, TagSource,
 };
 use crate::pace::{Limits, Pace};
 use crate::policy::Policy;
@@ -248,7 +248,10 @@ impl<C: Cloud> Sweep<'_, C> {
         let facts = instances.into_iter().map(|instance| {
             // An instance is on one page, unless it is on two of them because others came and went.
             let association = associations.get(&instance.id).cloned();
-            (instance.id.clone(), InstanceFacts { instance, association })
+            (
+                instance.id.clone(),
+                InstanceFacts { instance, association, tags_by: TagSource::Instances },
+            )
         });
         let snapshot = Snapshot { cloud: self.cloud, facts: facts.collect() };
         let reconciler = Reconciler {

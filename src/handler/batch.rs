@@ -20,7 +20,7 @@ use crate::metrics::Metric;
 use crate::queue::Queues;
 use crate::redelivery::{Fate, Redelivery, Undone};
 use crate::report::{InstanceReport, Outcome};
-use crate::verification::Due;
+use crate::verification::{After, Due};
 
 /// What is not there yet is taken to be no more from this delivery on …
 const PATIENT_RECEIVES: u32 = 3;
@@ -120,6 +120,9 @@ impl<A: Clouds + Queues + Bus> Handler<A> {
                     let mut verification = verification.clone();
                     match verification.due(*age, message.receives) {
                         Due::Now { then } => {
+                            if verification.after == After::Flapping {
+                                self.flapping.forget(&verification.instance);
+                            }
                             verification.history = verification.history_at(*age);
                             self.flapping.learn(&verification.instance, &verification.history);
                             work.add_verification(&verification, mode, index);

@@ -51,8 +51,6 @@ pub(super) struct Attempt<'a> {
     pub(super) lost: Option<LostWrite>,
     /// A write was throttled: where no turn is left for another try, it is the rate that was lacking.
     pub(super) throttle: Option<CloudError>,
-    /// EC2 took the replacement of a recreated profile by itself once; that is never tried a second time.
-    pub(super) tried_recreated: bool,
     /// The first write that EC2 took, or may have taken.
     first_write: Option<FirstWrite>,
     /// The association that a write made, as EC2 answered.
@@ -167,7 +165,6 @@ impl Attempt<'_> {
             last_write: LastWrite::Answered,
             lost: None,
             throttle: None,
-            tried_recreated: false,
             first_write: None,
             written: None,
             written_to: None,
@@ -213,6 +210,13 @@ impl Attempt<'_> {
                 Some(Lag::Association { profile_arn: row.profile_arn.clone() })
             }
             DetachStatus::Announced | DetachStatus::Lost(_) | DetachStatus::Gone => None,
+        }
+    }
+
+    /// Where something is attached and more than the message about a swap asks for the instance, no debt is left.
+    pub(super) fn settle_an_announced_debt(&mut self) {
+        if self.attached().is_some() && self.job.cause.found_by != FoundBy::Swap {
+            self.debt.take_if(|debt| matches!(debt.status, DetachStatus::Announced));
         }
     }
 
@@ -286,8 +290,8 @@ impl Attempt<'_> {
         Some(lost.outcome)
     }
 
-    /// Whether EC2 took the replacement of a recreated profile by this one before, in this attempt or as a verification
-    /// says, and still shows the old one.
+    /// Whether EC2 took the replacement of a recreated profile by this one before, as a verification says, and still shows
+    /// the old one.
     pub(super) fn was_repaired_in_vain(
         &self,
         row: &Association,
@@ -298,7 +302,7 @@ impl Attempt<'_> {
             verified.association.as_ref() == Some(&row.id)
                 && verified.profile_id.as_ref() == Some(&to.id)
         });
-        why == Different::Recreated && (self.tried_recreated || is_verified)
+        why == Different::Recreated && is_verified
     }
 
     /// The association as last seen.

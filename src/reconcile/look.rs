@@ -6,7 +6,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
 use crate::cloud::{Cloud, CloudError, ErrorKind, IDS_PER_READ};
-use crate::model::{Association, Instance, InstanceFacts, InstanceId};
+use crate::model::{Association, Instance, InstanceFacts, InstanceId, TagSource};
 use crate::queue::WriteAhead;
 use crate::reconcile::attempt::PAUSE_AFTER_A_MOVE;
 use crate::reconcile::{MAX_FACTS_AGE, Reconciler};
@@ -93,34 +93,43 @@ impl<C: Cloud, W: WriteAhead> Reconciler<'_, C, W> {
     async fn read(&self, ids: &[InstanceId]) -> Result<Vec<InstanceFacts>, CloudError> {
         let (instances, associations) =
             tokio::try_join!(self.cloud.instances(ids), self.cloud.associations(ids))?;
-        let instances = self.with_tags(once_each(instances)).await?;
+        let mut instances = once_each(instances);
+        let read_again = self.read_missing_tags(&mut instances).await?;
         let mut rows: HashMap<InstanceId, Vec<Association>> = HashMap::new();
         for row in associations {
             rows.entry(row.instance.clone()).or_default().push(row);
         }
         let facts = instances.into_iter().map(|instance| {
             let association = rows.remove(&instance.id).and_then(Association::in_force);
-            InstanceFacts { instance, association }
+            let is_read_again = read_again.contains(&instance.id);
+            let tags_by = if is_read_again { TagSource::Tags } else { TagSource::Instances };
+            InstanceFacts { instance, association, tags_by }
         });
         Ok(facts.collect())
     }
 
     /// EC2 can leave the tags out of an answer, and another rule, or none, would decide then: instances that show none are
     /// asked for their tags in another way.
-    async fn with_tags(&self, mut instances: Vec<Instance>) -> Result<Vec<Instance>, CloudError> {
+    /// Answers with those of which that showed some.
+    async fn read_missing_tags(
+        &self,
+        instances: &mut [Instance],
+    ) -> Result<HashSet<InstanceId>, CloudError> {
         let is_untagged = |instance: &&Instance| instance.tags.is_empty();
         let untagged: Vec<_> =
             instances.iter().filter(is_untagged).map(|instance| instance.id.clone()).collect();
         if untagged.is_empty() {
-            return Ok(instances);
+            return Ok(HashSet::new());
         }
         let mut tags = self.cloud.tags(&untagged).await?;
-        for instance in &mut instances {
-            if let Some(found) = tags.remove(&instance.id) {
+        let mut read_again = HashSet::new();
+        for instance in instances {
+            if let Some(found) = tags.remove(&instance.id).filter(|found| !found.is_empty()) {
                 instance.tags = found;
+                read_again.insert(instance.id.clone());
             }
         }
-        Ok(instances)
+        Ok(read_again)
     }
 }
 

@@ -199,7 +199,6 @@ impl<'a, C: Cloud, W: WriteAhead> Reconciler<'a, C, W> {
             }
         };
         attempt.took(Some(from));
-        attempt.tried_recreated |= why == Different::Recreated;
         // What EC2 makes of replacing a profile by its own successor is not documented. Its answer tells; where it does not,
         // the verification that follows will.
         let attached = row.as_ref().and_then(|row| row.profile_id.as_ref());

@@ -45,7 +45,7 @@ pub const TEMPLATE: Wiring = Wiring {
     batching_window: Duration::ZERO,
     maximum_concurrency: 2,
     timeout: Duration::from_mins(1),
-    visibility_timeout: Duration::from_secs(360),
+    visibility_timeout: Duration::from_mins(6),
     max_receive_count: 500,
     retention: Duration::from_hours(96),
     writes_per_second: 5.0,

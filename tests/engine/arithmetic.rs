@@ -92,7 +92,7 @@ fn a_message_that_never_lets_the_function_answer_reaches_the_dead_letter_queue()
 
 #[test]
 fn no_message_on_its_way_is_as_old_as_the_alarm_allows() {
-    let threshold = Duration::from_secs(14_400);
+    let threshold = Duration::from_hours(4);
     assert!(template().contains("Threshold: 14400"));
     let waits = LAST_LOOK.max(COOLED_DOWN);
     assert!(waits <= Duration::from_mins(66));

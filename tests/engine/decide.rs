@@ -4,7 +4,7 @@ use auto_instance_profile::allow::AllowList;
 use auto_instance_profile::decide::{Decision, Patience, decide, decide_for_debt, decide_unseen};
 use auto_instance_profile::model::{
     AccountId, Association, AssociationId, AssociationState, Instance, InstanceFacts, InstanceId,
-    InstanceState, Keeper, Platform, Profile, ProfileArn, ProfileId, Region, Role, Tags,
+    InstanceState, Keeper, Platform, Profile, ProfileArn, ProfileId, Region, Role, TagSource, Tags,
 };
 use auto_instance_profile::policy::rule::{Subject, WhenStopped};
 use auto_instance_profile::policy::{Demand, Policy, file};
@@ -31,7 +31,7 @@ fn facts(state: &str, tag: Option<&str>) -> InstanceFacts {
         platform: Platform::Linux,
         started: None,
     };
-    InstanceFacts { instance, association: None }
+    InstanceFacts { instance, association: None, tags_by: TagSource::Instances }
 }
 
 fn having(mut facts: InstanceFacts, name: &str, id: &str, state: &str) -> InstanceFacts {

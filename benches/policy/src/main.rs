@@ -136,7 +136,7 @@ fn instance(number: usize) -> InstanceFacts {
         platform: Platform::Linux,
         started: None,
     };
-    InstanceFacts { instance, association: None }
+    InstanceFacts { instance, association: None, tags_by: TagSource::Instances }
 }
 
 fn decisions(policy: &Policy, fleet: &[InstanceFacts], region: &Region) -> Vec<String> {

@@ -145,7 +145,7 @@ fn offline(
     Ok(End::Done)
 }
 
-fn made_up(given: &MadeUp, region: &Region) -> Result<InstanceFacts, Trouble> {
+fn made_up(given: &MadeUp, region: &Region) -> Result<InstanceFacts, TagSource, Trouble> {
     let usage = |why: Illegal| Trouble::Usage(why.to_string());
     let id = InstanceId::parse("i-0").map_err(usage)?;
     let association = match &given.current {
@@ -176,7 +176,7 @@ fn made_up(given: &MadeUp, region: &Region) -> Result<InstanceFacts, Trouble> {
         platform: given.platform.unwrap_or(Platform::Linux),
         started: None,
     };
-    Ok(InstanceFacts { instance, association })
+    Ok(InstanceFacts { instance, association, tags_by: TagSource::Instances })
 }
 
 /// The ARN of a profile by its name: at the root path, in the instance's account.
