@@ -5,8 +5,8 @@ use std::time::Duration;
 use aws_sdk_eventbridge::types::PutEventsRequestEntry;
 use futures_util::future::join_all;
 
-use crate::aws::cloud::AwsMessage;
-use crate::aws::queue::failed_call;
+use crate::aws::errors::{failed_call, failed_entry};
+use crate::aws::secrets::KeepsSecrets;
 use crate::aws::{Aws, timeouts};
 use crate::bus::{Bus, Notice, SOURCE};
 use crate::queue::QueueError;
@@ -27,7 +27,7 @@ impl Bus for Aws {
             let config = aws_sdk_eventbridge::config::Builder::from(&self.sdk)
                 .region(region)
                 .timeout_config(timeouts(ATTEMPT_TIMEOUT, OPERATION_TIMEOUT));
-            aws_sdk_eventbridge::Client::from_conf(config.build())
+            aws_sdk_eventbridge::Client::from_conf(config.interceptor(KeepsSecrets).build())
         });
         let calls = notices.chunks(ENTRIES_PER_CALL).map(async |chunk| {
             let entries = chunk.iter().map(|notice| {
@@ -41,15 +41,14 @@ impl Bus for Aws {
             let answer = client.put_events().set_entries(Some(entries.collect())).send().await;
             let results = match answer {
                 Ok(answer) => answer.entries.unwrap_or_default(),
-                Err(error) => return vec![Err(failed_call(CALL, error)); chunk.len()],
+                Err(error) => return vec![Err(failed_call(CALL, &error)); chunk.len()],
             };
             // An answer for each, in their order: an id for what was taken, a code for what was not.
             let each = |place: usize| match results.get(place) {
                 Some(entry) if entry.event_id().is_some() => Ok(()),
                 Some(entry) => {
                     let message = entry.error_message().unwrap_or("EventBridge sent no message");
-                    let message = AwsMessage::of(entry.error_code(), message);
-                    Err(QueueError::new(CALL, entry.error_code().map(str::to_owned), message))
+                    Err(failed_entry(CALL, entry.error_code(), message))
                 }
                 None => Err(QueueError::new(CALL, None, "the answer does not say how it went")),
             };
