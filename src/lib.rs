@@ -43,6 +43,7 @@ pub mod handler;
 pub mod launcher;
 pub mod metrics;
 pub mod model;
+pub mod own_queue;
 pub mod pace;
 pub mod policy;
 pub mod profiles;

@@ -11,7 +11,7 @@ use std::sync::{PoisonError, RwLock};
 /// What stands where something was taken out.
 pub const REDACTED: &str = "[redacted]";
 /// What stands where the rest of a text was taken out.
-const REQUEST_LEFT_OUT: &str = "[the signed request is left out]";
+const REQUEST_LEFT_OUT: &str = " [the signed request is left out]";
 /// Behind this AWS writes which right is missing, in a form that only `sts decode-authorization-message` reads.
 pub const ENCODED_DENIAL: &str = "Encoded authorization failure message: ";
 
@@ -162,6 +162,7 @@ pub fn redact(text: &str) -> Cow<'_, str> {
     let end = QUOTES.iter().filter_map(|words| find_ignoring_case(&redacted, words)).min();
     redacted = without_patterns(&redacted[..end.unwrap_or(redacted.len())]);
     if end.is_some() {
+        redacted.truncate(redacted.trim_end().len());
         redacted.push_str(REQUEST_LEFT_OUT);
     }
     if redacted == text { Cow::Borrowed(text) } else { Cow::Owned(redacted) }

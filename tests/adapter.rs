@@ -1449,8 +1449,11 @@ async fn nothing_to_send_is_no_request_nor_is_there_one_without_a_region() {
     let said = |error: &QueueError| chain(error);
     let errors: Vec<_> = results.iter().map(|result| said(result.as_ref().unwrap_err())).collect();
     assert_eq!(errors, ["SendMessage failed: AWS_REGION is not set"; 2]);
-    let results = nowhere.tell(BUS, &[notice(0)]).await;
-    assert_eq!(said(results[0].as_ref().unwrap_err()), "PutEvents failed: AWS_REGION is not set");
+    let results = nowhere.tell("a name", &[notice(0)]).await;
+    assert_eq!(
+        said(results[0].as_ref().unwrap_err()),
+        "PutEvents failed: the bus's ARN names no Region, and AWS_REGION is not set"
+    );
     assert!(aws.tell(BUS, &[]).await.is_empty());
     assert_eq!(network.actual_requests().count(), 0);
 }
@@ -1513,6 +1516,18 @@ async fn events_are_put_ten_a_call_and_each_has_its_own_fate() {
         let body: Value = serde_json::from_slice(request.body().bytes().unwrap()).unwrap();
         assert_eq!(body, json!({ "Entries": entries.collect::<Vec<_>>() }));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bus_is_told_in_its_own_region() {
+    let taken = json!({ "FailedEntryCount": 0, "Entries": [{ "EventId": "event-0" }] });
+    let (network, aws) = queues_answering([(200, taken)]);
+    let bus = "arn:aws:events:eu-west-1:123456789012:event-bus/listeners";
+    assert_eq!(codes(&aws.tell(bus, &[notice(0)]).await), []);
+    let request = network.actual_requests().next().unwrap();
+    assert!(request.uri().starts_with("https://events.eu-west-1."), "{}", request.uri());
+    let signature = request.headers().get("authorization").unwrap();
+    assert!(signature.contains("/eu-west-1/events/aws4_request"), "{signature}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -1646,10 +1661,8 @@ async fn no_error_of_ec2_or_iam_quotes_a_request() {
     let region = model::Region::parse("us-east-1").unwrap();
     for quotation in quotations() {
         for operation in Operation::ALL {
-            let refusal = match operation {
-                Operation::GetInstanceProfile => iam_error,
-                _ => ec2_error,
-            };
+            let is_iam = operation == Operation::GetInstanceProfile;
+            let refusal = if is_iam { iam_error } else { ec2_error };
             let mut answers = vec![
                 (200, quotation.clone()),
                 (403, format!("<html>{quotation}</html>")),

@@ -9,6 +9,7 @@ use crate::aws::errors::{failed_call, failed_entry};
 use crate::aws::secrets::KeepsSecrets;
 use crate::aws::{Aws, timeouts};
 use crate::bus::{Bus, Notice, SOURCE};
+use crate::model::Region;
 use crate::queue::QueueError;
 
 const CALL: &str = "PutEvents";
@@ -20,8 +21,11 @@ const OPERATION_TIMEOUT: Duration = Duration::from_millis(1900);
 
 impl Bus for Aws {
     async fn tell(&self, bus: &str, notices: &[Notice]) -> Vec<Result<(), QueueError>> {
-        let Some(region) = self.region() else {
-            return vec![Err(QueueError::new(CALL, None, "AWS_REGION is not set")); notices.len()];
+        // Another Region's EventBridge says that there is no such bus.
+        let region = bus.split(':').nth(3).and_then(|region| Region::parse(region).ok());
+        let Some(region) = region.or_else(|| self.region()) else {
+            let why = "the bus's ARN names no Region, and AWS_REGION is not set";
+            return vec![Err(QueueError::new(CALL, None, why)); notices.len()];
         };
         let client = self.events.get_or_make(&region, |region| {
             let config = aws_sdk_eventbridge::config::Builder::from(&self.sdk)

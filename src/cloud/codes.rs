@@ -96,8 +96,8 @@ pub fn classify(operation: Operation, code: Option<&str>, message: &str, status:
     } else if is(DENIED) {
         ErrorKind::Denied(missing_right(operation, message))
     } else if is(CREDENTIALS_REFUSED) {
-        let action = "credentials that AWS accepts in this Region".to_owned();
-        ErrorKind::Denied(MissingRight { action, resource: Some(operation.to_string()) })
+        let action = "credentials that AWS accepts".to_owned();
+        ErrorKind::Denied(MissingRight { action, resource: Some("this request".to_owned()) })
     } else {
         match by_status(operation, status) {
             // A code of its own and 403: not a right that IAM could grant.

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::census::{Progress, SweepRequest};
+use crate::event::envelope::object;
 use crate::event::{Caller, Malformed, Occasion, Origin, Reading, Target, Trigger};
 use crate::expectation::Expectation;
 use crate::model::{Filter, InstanceId, InstanceRef};
@@ -78,6 +79,7 @@ pub fn of_a_sweep(value: Value) -> Result<Reading, Malformed> {
     #[derive(Debug, Deserialize)]
     #[serde(rename_all = "kebab-case", deny_unknown_fields)]
     struct Invocation {
+        #[serde(deserialize_with = "object")]
         sweep: Sweep,
         #[serde(default)]
         dry_run: bool,
@@ -87,7 +89,7 @@ pub fn of_a_sweep(value: Value) -> Result<Reading, Malformed> {
     struct Sweep {
         #[serde(default)]
         filters: BTreeMap<String, Vec<String>>,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "object")]
         progress: Progress,
     }
     let Invocation { sweep, dry_run } =

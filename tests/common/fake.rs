@@ -34,6 +34,8 @@ pub struct FakeQueues {
     pub dead_letters: Vec<(String, String, String)>,
     /// What was sent to the queue.
     pub sent: Vec<String>,
+    /// The same, with when they are to be seen, and whose backlog they add to.
+    pub outgoing: Vec<Outgoing>,
     /// What the bus was told.
     pub told: Vec<Notice>,
     /// Whether every call fails.
@@ -108,6 +110,7 @@ impl Queues for FakeCloud {
         let error = QueueError::new("SendMessage", Some("InternalError".into()), "this one");
         let answer = |message| if refused.contains(&message) { Err(error.clone()) } else { Ok(()) };
         let answers = messages.iter().map(answer).collect();
+        queues.outgoing.extend(taken.iter().map(|message| (*message).clone()));
         queues.sent.extend(taken.into_iter().cloned().map(|message| message.body));
         answers
     }

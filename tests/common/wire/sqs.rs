@@ -211,22 +211,19 @@ fn read_sent(entry: &Value) -> Result<Sent, AwsError> {
             format!("Value {} for parameter {field} is invalid. Reason: {takes}.", entry[field]);
         error(400, "InvalidParameterValue", &message)
     };
-    let delay = match &entry["DelaySeconds"] {
-        Value::Null => 0,
-        delay => delay.as_u64().filter(|delay| *delay <= LONGEST_DELAY).ok_or_else(|| {
-            invalid("DelaySeconds", &format!("Must be between 0 and {LONGEST_DELAY}"))
-        })?,
-    };
+    let given = |field: &str| entry.get(field).filter(|value| !value.is_null());
+    let delay = given("DelaySeconds").map_or(Some(0), Value::as_u64);
+    let delay = delay.filter(|delay| *delay <= LONGEST_DELAY).ok_or_else(|| {
+        invalid("DelaySeconds", &format!("Must be between 0 and {LONGEST_DELAY}"))
+    })?;
     let is_legal = |c: char| c.is_ascii_alphanumeric() || c.is_ascii_punctuation();
-    let group = match &entry["MessageGroupId"] {
-        Value::Null => None,
-        group => {
-            let group = group.as_str().filter(|group| (1..=128).contains(&group.len()));
-            let group = group.filter(|group| group.chars().all(is_legal));
-            let takes = "Must be 1 to 128 letters, digits and punctuation";
-            Some(group.ok_or_else(|| invalid("MessageGroupId", takes))?.to_owned())
-        }
-    };
+    let is_group = |group: &str| (1..=128).contains(&group.len()) && group.chars().all(is_legal);
+    let group = given("MessageGroupId").map(|group| {
+        let group = group.as_str().filter(|group| is_group(group)).map(str::to_owned);
+        let takes = "Must be 1 to 128 letters, digits and punctuation";
+        group.ok_or_else(|| invalid("MessageGroupId", takes))
+    });
+    let group = group.transpose()?;
     Ok(Sent { body: read_body(entry)?, delay, group })
 }
 
