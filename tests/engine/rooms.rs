@@ -155,18 +155,6 @@ fn forbidden(file: &str) -> &'static [&'static str] {
             "::handler",
             "::event",
         ],
-        // A swap is written down on the function's own queue.
-        "bin/auto-instance-profile/fleet.rs" => &[
-            "aws_sdk_",
-            "aws_config",
-            "std::env",
-            "lambda_runtime",
-            "decide(",
-            ".associate(",
-            ".replace(&",
-            ".disassociate(",
-            "::handler",
-        ],
         // No Rust: tests/python/test_report_page.py says what it must not hold.
         "bin/auto-instance-profile/report.html" => &[],
         name if name.starts_with("bin/auto-instance-profile/") => &[

@@ -68,7 +68,7 @@ async fn a_swap_is_written_down_on_the_queue_first() {
     let wire = Wire::serve(stopped()).await;
     let ran = end(swap(&wire, &["--writes-per-second", "50"])).await;
     assert_eq!((ran.code, attached(&wire)), (0, (5, true)), "{}", ran.all());
-    let sent = wire.held_back();
+    let sent = wire.sent_in_full();
     assert_eq!(sent.len(), 5);
     assert!(sent.iter().all(|sent| sent.body.contains("finish-swap")), "{sent:?}");
     let first = |action: &str| wire.requests().iter().position(|asked| asked.action == action);

@@ -8,9 +8,10 @@ use auto_instance_profile::aws::Aws;
 use auto_instance_profile::aws::cloud::AwsCloud;
 use auto_instance_profile::cloud::{CloudError, Clouds, Fleet};
 use auto_instance_profile::config::Mode;
-use auto_instance_profile::event::follow_up::OwnQueue;
+
 use auto_instance_profile::flapping::FlapDetector;
 use auto_instance_profile::model::{InstanceId, InstanceRef, Region};
+use auto_instance_profile::own_queue::OwnQueue;
 use auto_instance_profile::pace::{self, Limits};
 use auto_instance_profile::policy::Policy;
 use auto_instance_profile::profiles::Profiles;
