@@ -125,6 +125,10 @@ pub struct World {
     counter: u32,
     /// Rows that a list of everything shows at once; 0 stands for EC2's thousand.
     pub rows_per_page: usize,
+    /// Instances whose new associations EC2 never puts into force.
+    pub sticking: BTreeSet<String>,
+    /// Profiles whose role the caller may not pass.
+    pub not_passable: BTreeSet<String>,
 }
 
 impl World {
@@ -329,7 +333,7 @@ impl World {
             state: state.to_owned(),
             timestamp: 1_700_000_000 + i64::from(number),
             since: Instant::now(),
-            is_stuck: false,
+            is_stuck: state == "associating" && self.sticking.contains(id),
         }
     }
 
@@ -443,6 +447,7 @@ impl World {
     /// `AssociateIamInstanceProfile`, by ARN.
     pub fn associate(&mut self, id: &str, arn: &str) -> Result<Association, AwsError> {
         self.begin(Call::Associate)?;
+        self.may_pass(arn)?;
         let name = self.known_to_ec2(arn)?;
         let Some(instance) = self.instances.get(id).filter(|instance| instance.unseen_for == 0)
         else {
@@ -470,6 +475,7 @@ impl World {
     /// `ReplaceIamInstanceProfileAssociation`, by ARN.
     pub fn replace(&mut self, association: &str, arn: &str) -> Result<Association, AwsError> {
         self.begin(Call::Replace)?;
+        self.may_pass(arn)?;
         let name = self.known_to_ec2(arn)?;
         let old = self.row(association)?.clone();
         let running =
@@ -525,6 +531,21 @@ impl World {
             let message = format!("An invalid association-id of '{association}' was given");
             error(400, "InvalidAssociationID.NotFound", &message)
         })
+    }
+
+    /// IAM is asked before anything else is.
+    fn may_pass(&self, arn: &str) -> Result<(), AwsError> {
+        let name = arn.rsplit('/').next().unwrap_or_default();
+        if !self.not_passable.contains(name) {
+            return Ok(());
+        }
+        Err(error(
+            403,
+            "UnauthorizedOperation",
+            &format!(
+                "You are not authorized to perform this operation. User: arn:aws:sts::{ACCOUNT}:assumed-role/f/f is not authorized to perform: iam:PassRole on resource: arn:aws:iam::{ACCOUNT}:role/{name}-role because no identity-based policy allows it. Encoded authorization failure message: AbC"
+            ),
+        ))
     }
 
     fn known_to_ec2(&self, arn: &str) -> Result<String, AwsError> {
