@@ -19,10 +19,14 @@ use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, SdkConfig};
 use aws_sdk_ec2::config::ProvideCredentials;
+use aws_sdk_ec2::config::SharedHttpClient;
 use aws_sdk_ec2::error::SdkError;
 use aws_sdk_ec2::primitives::{DateTime, DateTimeFormat};
+use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+#[cfg(feature = "cli")]
+use aws_smithy_http_client::{Connector, proxy::ProxyConfig};
 
 use crate::aws::cloud::AwsCloud;
 use crate::aws::errors::{Said, failed};
@@ -60,12 +64,30 @@ impl Aws {
 
     /// As [`Self::from_env`], in this Region where one is given.
     pub async fn from_env_in(region: Option<&Region>) -> Self {
+        // One for all clients: each of its own would read the trusted roots again and share no connection.
+        let connector =
+            Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).build_https();
+        Self::load(region, connector).await
+    }
+
+    /// As [`Self::from_env_in`], through the proxy that `HTTPS_PROXY`, `HTTP_PROXY` or `ALL_PROXY` names, if one does, and
+    /// `NO_PROXY` exempts nothing from.
+    #[cfg(feature = "cli")]
+    pub async fn from_env_behind_proxy(region: Option<&Region>) -> Self {
+        let connector = Builder::new().build_with_connector_fn(|settings, components| {
+            let mut connector =
+                Connector::builder().tls_provider(Provider::Rustls(CryptoMode::AwsLc));
+            connector.set_connector_settings(settings.cloned());
+            connector.set_sleep_impl(components.and_then(|components| components.sleep_impl()));
+            connector.set_proxy_config(Some(ProxyConfig::from_env()));
+            connector.build()
+        });
+        Self::load(region, connector).await
+    }
+
+    async fn load(region: Option<&Region>, connector: SharedHttpClient) -> Self {
         let retries =
             RetryConfig::standard().with_max_attempts(ATTEMPTS).with_initial_backoff(FIRST_BACKOFF);
-        // One for all clients: each of its own would read the trusted roots again and share no connection.
-        let connector = aws_smithy_http_client::Builder::new()
-            .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
-            .build_https();
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
             .http_client(connector)
             // An attempt's time limit covers its body too, and each event would pay for the watching.

@@ -8,6 +8,11 @@ mod common {
     pub mod world;
 }
 
+#[path = "tool/ending.rs"]
+mod ending;
+#[path = "tool/session.rs"]
+mod session;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -790,15 +795,15 @@ async fn a_plan_is_json_where_a_program_reads_it() {
     let ran = end(plan(&wire, &["--json"])).await;
     assert_eq!((ran.code, ran.err.as_str()), (2, ""));
     let plan: Value = serde_json::from_str(&ran.out).unwrap();
-    assert_eq!(plan["changes"], 4);
+    assert_eq!(plan["changes"], 3);
     assert_eq!(
         plan["counts"],
-        json!({"associate": 1, "blocked": 4, "failed": 0, "keep": 1, "leave": 3, "remove": 1, "replace": 1, "swap": 1})
+        json!({
+            "associate": 1, "blocked": 2, "failed": 0, "keep": 1, "leave": 4, "remove": 1, "replace": 1, "swap": 0,
+            "wait": 2,
+        })
     );
-    assert_eq!(
-        plan["blocked"],
-        json!({"instance-state": 1, "managed-by-service": 1, "not-allowed": 1, "profile-unknown": 1})
-    );
+    assert_eq!(plan["blocked"], json!({"not-allowed": 1, "profile-unknown": 1}));
     assert_eq!(
         plan["instances"][0],
         json!({
@@ -825,7 +830,7 @@ async fn a_large_fleet_is_read_page_by_page_and_what_is_right_is_only_counted() 
     insta::assert_snapshot!(ran.all(), @r#"
     450 instances in us-east-1, account 123456789012, by policy/policy.yaml, allowed web*,shop-*,ssm-*
 
-    INSTANCE             NAME  STATE    RULE          ATTACHED  REQUIRED  WOULD    REASON
+    INSTANCE             NAME  STATE    RULE          ATTACHED  REQUIRED  ACTION   REASON
     i-0000000000000007c  -     running  named-by-tag  old       web       replace  other-profile
 
     449 instances that stay as they are were left out; --all lists them.
@@ -838,7 +843,8 @@ async fn a_large_fleet_is_read_page_by_page_and_what_is_right_is_only_counted() 
     // The list in 5 pages; then 200, 200 and 50 instances in 2, 2 and 1 pages.
     assert_eq!(wire.requests_of("DescribeInstances").len(), 5 + 5);
     assert_eq!(wire.requests_of("DescribeInstances")[0].parameters["MaxResults"], "1000");
-    assert_eq!(wire.requests_of("GetInstanceProfile").len(), 1);
+    // For all of them, and once more for the one that would be replaced.
+    assert_eq!(wire.requests_of("GetInstanceProfile").len(), 2);
     let all = end(plan(&wire, &["--all"])).await;
     assert!(ids.iter().all(|id| all.out.contains(id)));
     assert_only_reads(&wire);
@@ -886,7 +892,7 @@ async fn the_built_in_policy_needs_no_file() {
         end(at(&wire, &["plan", "--tag-key", "InstanceProfile", "--allowed", "web", "--json"]))
             .await;
     let plan: Value = serde_json::from_str(&ran.out).unwrap();
-    assert_eq!(plan["changes"], 2, "{plan:#}");
+    assert_eq!(plan["changes"], 1, "{plan:#}");
     assert_eq!(plan["policy"], "the built-in policy (tag InstanceProfile)");
 }
 
@@ -917,7 +923,7 @@ async fn what_cannot_be_read_is_an_error() {
     insta::assert_snapshot!(end(plan(&wire, &[])).await.all(), @r#"
     1 instance in us-east-1, account 123456789012, by policy/policy.yaml, allowed web*,shop-*,ssm-*
 
-    INSTANCE             NAME  STATE    RULE          ATTACHED  REQUIRED  WOULD   REASON
+    INSTANCE             NAME  STATE    RULE          ATTACHED  REQUIRED  ACTION  REASON
     i-00000000000000001  -     running  named-by-tag  -         -         failed  a call to AWS failed: GetInstanceProfile did not get through (ServiceFailure): try again
 
     Plan: 0 to associate, 0 to replace, 0 to swap, 0 to remove.
@@ -976,15 +982,14 @@ async fn apply_brings_about_what_was_planned() {
     assert_eq!(ran.code, 0, "{}", ran.all());
     // Side by side, they end in any order.
     let mut lines: Vec<_> =
-        ran.out.lines().filter_map(|line| Some(line.split_once("/4] ")?.1)).collect();
+        ran.out.lines().filter_map(|line| Some(line.split_once("/3] ")?.1)).collect();
     lines.sort_unstable();
     insta::assert_snapshot!(lines.join("\n"), @r#"
     i-00000000000000001 associated: nothing -> web-prod
     i-00000000000000002 replaced: old -> web
-    i-00000000000000003 swapped: old -> web
     i-00000000000000004 removed: old -> nothing
     "#);
-    assert!(ran.out.ends_with("4 of 4 changes done.\n"), "{}", ran.out);
+    assert!(ran.out.ends_with("3 of 3 changes done.\n"), "{}", ran.out);
     let mut writes = wire.writes();
     writes.sort_by_key(|write| format!("{write:?}"));
     let of = |instance: &str, profile: &str| (instance.to_owned(), profile.to_owned());
@@ -995,8 +1000,6 @@ async fn apply_brings_about_what_was_planned() {
         writes,
         [
             associated(of(BARE, "web-prod")),
-            associated(of(STOPPED, "web")),
-            disassociated(of(STOPPED, "old")),
             disassociated(of(RETIRED, "old")),
             replaced(of(WRONG, "web")),
         ]
@@ -1004,7 +1007,7 @@ async fn apply_brings_about_what_was_planned() {
     // Nothing is left to do, and saying so takes no yes.
     assert_eq!(end(plan(&wire, &[])).await.code, 0);
     let again = end(apply(&wire, &["--yes"])).await;
-    assert_eq!((again.code, wire.writes().len()), (0, 5), "{}", again.all());
+    assert_eq!((again.code, wire.writes().len()), (0, 3), "{}", again.all());
 }
 
 #[tokio::test]
@@ -1052,51 +1055,10 @@ async fn a_change_that_fails_is_reported_and_stops_no_other() {
     );
     let wire = Wire::serve(a_fleet()).await.always("ReplaceIamInstanceProfileAssociation", denied);
     let ran = end(apply(&wire, &["--yes", "--writes-per-second", "50"])).await;
-    assert_eq!((ran.code, wire.writes().len()), (1, 4), "{}", ran.all());
+    assert_eq!((ran.code, wire.writes().len()), (1, 2), "{}", ran.all());
     let failed = ran.out.lines().find(|line| line.contains("failed:")).unwrap();
     insta::assert_snapshot!(failed.split_once("] ").unwrap().1, @"i-00000000000000002 failed: a call to AWS failed: ReplaceIamInstanceProfileAssociation was denied: the caller needs iam:PassRole on arn:aws:iam::123456789012:role/web-role (UnauthorizedOperation): You are not authorized to perform this operation. User: arn:aws:iam::123456789012:user/u is not authorized to perform: iam:PassRole on resource: arn:aws:iam::123456789012:role/web-role because no identity-based policy allows it.");
-    assert!(ran.out.ends_with("3 of 4 changes done, 1 not done.\n"), "{}", ran.out);
-}
-
-#[tokio::test]
-async fn what_changed_after_the_plan_is_decided_again() {
-    use common::world::Call;
-    let world = World::new().profile("web").profile("old").running(BARE, Some("web"), None);
-    // The plan's look is the first one but the list, the change's own look the second.
-    let world = world.before(Call::GetInstanceProfile, |world| {
-        let taken = world.instance_mut(BARE).tags.remove("InstanceProfile");
-        assert!(taken.is_some());
-    });
-    let wire = Wire::serve(world).await;
-    let ran =
-        end(at(&wire, &["apply", "--tag-key", "InstanceProfile", "--allowed", "web", "--yes"]))
-            .await;
-    assert_eq!((ran.code, wire.writes().len()), (0, 0), "{}", ran.all());
-    insta::assert_snapshot!(ran.out.lines().find(|line| line.contains("[1/1]")).unwrap(), @"[1/1] i-00000000000000001 left: not associate as planned, since no rule matches: the instance has no tag InstanceProfile");
-}
-
-#[tokio::test]
-async fn an_interrupt_begins_nothing_and_finishes_what_is_under_way() {
-    let world = (0..5).fold(World::new().profile("web").profile("old"), |world, number| {
-        world.stopped(&format!("i-0c{number}"), Some("web"), Some("old"))
-    });
-    // Between the two calls of a swap the instance is bare: no moment to leave.
-    let wire = Wire::serve(world)
-        .await
-        .always("AssociateIamInstanceProfile", Fault::Delays(Duration::from_millis(800)));
-    let mut tool = apply(&wire, &["--yes", "--writes-per-second", "1"]);
-    let child = tool.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let id = child.id().unwrap().to_string();
-    while wire.requests_of("DisassociateIamInstanceProfile").is_empty() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    assert!(Command::new("kill").args(["-INT", &id]).status().await.unwrap().success());
-    let output = child.wait_with_output().await.unwrap();
-    let out = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{out}");
-    assert!(out.ends_with("1 of 5 changes done, 4 not begun, because of an interrupt.\n"), "{out}");
-    assert_eq!(wire.world().attached_to("i-0c0").as_deref(), Some("web"));
-    assert_eq!(wire.writes().len(), 2);
+    assert!(ran.out.ends_with("2 of 3 changes done, 1 not done.\n"), "{}", ran.out);
 }
 
 // ---- report ---------------------------------------------------------------------------------------------------------
@@ -1138,7 +1100,7 @@ async fn a_report_says_where_the_fleet_stands_and_does_nothing() {
     insta::assert_snapshot!(timeless(&ran.all()));
     let all = end(report(&wire, &["--all"])).await;
     let listed = |ran: &Ran| ran.out.lines().filter(|line| line.starts_with("i-")).count();
-    assert_eq!((listed(&ran), listed(&all), ran.code, all.code), (8, 12, 2, 2), "{}", all.all());
+    assert_eq!((listed(&ran), listed(&all), ran.code, all.code), (7, 12, 2, 2), "{}", all.all());
     assert_only_reads(&wire);
     // Once each, and each profile once: nothing by instance, nothing twice. And all of that twice.
     assert_eq!(wire.requests_of("DescribeInstances").len(), 2);
@@ -1155,13 +1117,10 @@ async fn a_report_is_json_where_a_program_reads_it() {
     assert_eq!(
         report["counts"],
         json!({
-            "instances": 12, "right": 1, "wrong": 4, "blocked": 3, "left": 3, "failed": 0, "waiting": 1, "stuck": 0,
+            "instances": 12, "right": 1, "wrong": 3, "blocked": 2, "left": 4, "failed": 0, "waiting": 2, "stuck": 0,
         })
     );
-    assert_eq!(
-        report["blocked"],
-        json!({"managed-by-service": 1, "not-allowed": 1, "profile-unknown": 1})
-    );
+    assert_eq!(report["blocked"], json!({"not-allowed": 1, "profile-unknown": 1}));
     assert_eq!(
         report["bare-sources"],
         json!([
@@ -1170,7 +1129,7 @@ async fn a_report_is_json_where_a_program_reads_it() {
         ])
     );
     assert_eq!(
-        report["instances"][3],
+        report["instances"][2],
         json!({
             "standing": "change", "stuck": false, "name": "shop front \u{202e}",
             "launch-source": "auto-scaling-group shop", "instance-id": BARE, "account": "123456789012",

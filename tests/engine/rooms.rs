@@ -144,6 +144,18 @@ fn forbidden(file: &str) -> &'static [&'static str] {
             "::reconcile",
             "decide",
         ],
+        // The first sees how it was called; the other what the SDK will find in the environment.
+        "bin/auto-instance-profile/main.rs" | "bin/auto-instance-profile/session.rs" => &[
+            "aws_sdk_",
+            "aws_config",
+            "lambda_runtime",
+            "decide(",
+            ".associate(",
+            ".replace(&",
+            ".disassociate(",
+            "::handler",
+            "::event",
+        ],
         // No Rust: tests/python/test_report_page.py says what it must not hold.
         "bin/auto-instance-profile/report.html" => &[],
         name if name.starts_with("bin/auto-instance-profile/") => &[

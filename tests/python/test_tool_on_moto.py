@@ -95,7 +95,7 @@ def test_a_plan_is_applied_and_then_there_is_nothing_to_do(account: Account, too
     assert decisions == {
         bare: "associate",
         wrong: "replace",
-        stopped: "swap",
+        stopped: "wait",
         retired: "remove",
         gap: "associate",
         kept: "leave",
@@ -113,7 +113,7 @@ def test_a_plan_is_applied_and_then_there_is_nothing_to_do(account: Account, too
     assert [account.profile_of(name) for name in profiles] == [
         "web",
         "web",
-        "web",
+        "web-old",
         None,
         "app/batch",
         "web-old",
@@ -121,6 +121,27 @@ def test_a_plan_is_applied_and_then_there_is_nothing_to_do(account: Account, too
     ]
     again = tool("plan", *options)
     assert again.returncode == 0, again.stdout
+    assert "Left to the function" in again.stdout and "1 stopped instance;" in again.stdout
+
+
+def test_a_stopped_instance_is_swapped_where_the_queue_knows_of_it(
+    account: Account, queues: Queues, tool: Tool
+) -> None:
+    stopped = account.launch(tag="web", profile="web-old")
+    account.stop(stopped)
+    options = ("policy.yaml", "--allowed", "web,web-old", "--when-stopped", "swap", "--yes")
+    applied = tool("apply", *options)
+    assert applied.returncode == 0, applied.stderr
+    assert "--queue, with the URL" in applied.stdout
+    assert account.profile_of(stopped) == "web-old"
+
+    applied = tool("apply", *options, "--queue", queues.queue)
+    assert applied.returncode == 0, applied.stdout + applied.stderr
+    assert f"{stopped} swapped: web-old -> web" in applied.stdout
+    assert account.profile_of(stopped) == "web"
+    name = "ApproximateNumberOfMessagesDelayed"
+    answer = queues.sqs.get_queue_attributes(QueueUrl=queues.queue, AttributeNames=[name])
+    assert answer["Attributes"][name] == "1", "what was taken away is written down"
 
 
 def test_a_real_instance_is_explained(account: Account, tool: Tool) -> None:
@@ -143,7 +164,8 @@ def test_a_report_counts_the_whole_fleet(account: Account, tool: Tool, tmp_path:
 
     ran = tool("report", *options, "--json")
     assert ran.returncode == 2, ran.stderr
-    assert ran.stderr == f"The report is in {tmp_path / 'report.html'}\n"
+    # Before it stands what the policy's author is warned of.
+    assert ran.stderr.endswith(f"\nThe report is in {tmp_path / 'report.html'}\n")
     report = json.loads(ran.stdout)
     none = {"failed": 0, "waiting": 0, "stuck": 0}
     counts = {"instances": 8, "right": 1, "wrong": 4, "blocked": 2, "left": 1}
@@ -361,7 +383,7 @@ def read_to_the_end(terminal: int) -> str:
     return said
 
 
-@pytest.mark.parametrize("answer", ["yes", "no", "interrupt"])
+@pytest.mark.parametrize("answer", ["yes", "y", "no", "interrupt", "hang-up"])
 def test_a_person_is_asked(
     queues: Queues, tool_binary: Path, environment: dict[str, str], answer: str
 ) -> None:
@@ -372,11 +394,13 @@ def test_a_person_is_asked(
         assert queues.of(queues.dead_letter_queue) == [], "they are hidden from others"
         if answer == "interrupt":
             process.send_signal(signal.SIGINT)
+        elif answer == "hang-up":
+            process.send_signal(signal.SIGHUP)
         else:
             os.write(terminal, f"{answer}\n".encode())
         said = read_to_the_end(terminal)
         code = process.wait(timeout=60)
-    if answer == "yes":
+    if answer in ("yes", "y"):
         assert (code, queues.of(queues.queue)) == (0, letters), said
         assert queues.of(queues.dead_letter_queue) == [] and queues.hidden() == 0
     else:

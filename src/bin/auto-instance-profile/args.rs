@@ -1,10 +1,12 @@
 //! What the command line takes, and what it says about itself.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use auto_instance_profile::allow::AllowList;
 use auto_instance_profile::model::{AccountId, Filter, InstanceState, Platform, Region, Tags};
+use auto_instance_profile::policy::rule::WhenStopped;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 const EXIT_CODES: &str = "\
@@ -55,7 +57,7 @@ Examples:
     #[command(after_help = "\
 Examples:
   auto-instance-profile plan policy.yaml --allowed 'web-*,app/*' --region eu-west-1
-  auto-instance-profile plan policy.yaml --filter Name=tag:Environment,Values=dev,test
+  auto-instance-profile plan policy.yaml --allowed '*' --filter Name=tag:Environment,Values=dev,test
   auto-instance-profile plan --tag-key InstanceProfile --allowed '*' --json
 
 Exit codes: 0 nothing to do, 2 something to do, 1 an error, or an instance that could not be read.")]
@@ -63,14 +65,18 @@ Exit codes: 0 nothing to do, 2 something to do, 1 an error, or an instance that 
     /// Show the plan, ask, and carry it out
     ///
     /// Each instance is looked at again right before it is changed, and nothing is done to it that the policy does not
-    /// require then. Interrupted (Ctrl-C), it begins no further change and finishes those under way; a second interrupt
-    /// ends it at once.
+    /// require then. Once it is interrupted (Ctrl-C), its terminal is gone or its output cannot be written, it begins no further
+    /// change and ends those under way. It says what is not done, or not as the plan said, and then answers with 1.
+    ///
+    /// A stopped instance with another profile stays as it is until it runs: then the function replaces the profile. Where its
+    /// rule says `when-stopped: swap`, --queue has it done now.
     #[command(after_help = "\
 Examples:
   auto-instance-profile apply policy.yaml --allowed 'web-*,app/*'
-  auto-instance-profile apply policy.yaml --filter Name=tag:Environment,Values=dev --yes
+  auto-instance-profile apply policy.yaml --allowed '*' --filter Name=tag:Environment,Values=dev --yes
+  auto-instance-profile apply policy.yaml --allowed 'web-*' --when-stopped swap --queue \"$QUEUE\"
 
-Exit codes: 0 all done, 1 something is not done, or the answer was no.")]
+Exit codes: 0 all done, 1 something is not done, or not as planned, or the answer was no.")]
     Apply(ApplyArgs),
     /// Say where the whole fleet stands: what is wrong, blocked and why, and who launches instances bare; changes nothing
     ///
@@ -88,8 +94,7 @@ could not be read.")]
     ///
     /// A letter is removed from the dead-letter queue only once its message is in the queue, so that none is lost. A message
     /// that is in the queue twice does no harm: the function looks twice, and finds the second time that all is done. Letters
-    /// about the same instances are sent as one. Those that stay are seen by others at once; after an interrupt (Ctrl-C) too,
-    /// unless a second one ends the tool at once: then within 15 minutes.
+    /// about the same instances are sent as one. Those that stay are seen by others at once, after an interrupt (Ctrl-C) too.
     #[command(after_help = "\
 Examples:
   auto-instance-profile replay --dead-letter-queue \"$DLQ\" --queue \"$QUEUE\"
@@ -164,6 +169,9 @@ pub struct ExplainArgs {
     /// Profiles that may be attached: patterns of path and name, comma-separated [default: *]
     #[arg(long, value_name = "PATTERNS", env = "ALLOWED_PROFILES", hide_env_values = true, value_parser = Allowed::parse)]
     pub allowed: Option<Allowed>,
+    /// What happens to another profile on a stopped instance, where its rule does not say
+    #[arg(long, value_name = "wait|swap", env = "WHEN_STOPPED", hide_env_values = true, default_value = "wait", hide_default_value = true, value_parser = when_stopped)]
+    pub when_stopped: WhenStopped,
     /// The Region [default: where AWS's configuration points; offline, us-east-1]
     #[arg(long, value_parser = Region::parse)]
     pub region: Option<Region>,
@@ -175,9 +183,9 @@ pub struct ExplainArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "An instance made up")]
 pub struct MadeUp {
-    /// Its tags, comma-separated; may be repeated
-    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',', value_parser = tag)]
-    pub tags: Vec<(String, String)>,
+    /// Its tags, comma-separated, or one as the AWS CLI writes it (Key=KEY,Value=VALUE); may be repeated
+    #[arg(long, value_name = "KEY=VALUE,…", value_parser = tag_list)]
+    pub tags: Vec<TagList>,
     /// One tag more, whose value may hold commas; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = tag)]
     pub tag: Vec<(String, String)>,
@@ -220,6 +228,10 @@ pub struct FleetArgs {
     /// Only instances that pass this filter of EC2's; may be repeated, and all must pass
     #[arg(long, value_name = "Name=NAME,Values=VALUE,…", value_parser = filter)]
     pub filter: Vec<Filter>,
+    /// What happens to another profile on a stopped instance, where its rule does not say: it waits until the instance runs, or
+    /// is swapped
+    #[arg(long, value_name = "wait|swap", env = "WHEN_STOPPED", hide_env_values = true, default_value = "wait", hide_default_value = true, value_parser = when_stopped)]
+    pub when_stopped: WhenStopped,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -232,12 +244,19 @@ pub struct FleetArgs {
 pub struct PlanArgs {
     #[command(flatten)]
     pub fleet: FleetArgs,
+    /// The function's queue: plan as an apply would that is given it
+    #[arg(long, value_name = "URL", value_parser = queue_url)]
+    pub queue: Option<String>,
 }
 
 #[derive(Debug, Args)]
 pub struct ApplyArgs {
     #[command(flatten)]
     pub fleet: FleetArgs,
+    /// The function's queue: what a swap takes away is written down there first, so that the function puts it right should the
+    /// tool die in between. Without it nothing is swapped
+    #[arg(long, value_name = "URL", value_parser = queue_url)]
+    pub queue: Option<String>,
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
@@ -250,7 +269,7 @@ pub struct ApplyArgs {
 pub struct ReportArgs {
     #[command(flatten)]
     pub fleet: FleetArgs,
-    /// Write the report as one HTML page that needs nothing else
+    /// Write the report as one HTML page that needs nothing else; - writes it to standard output, instead of the report
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
 }
@@ -325,7 +344,7 @@ impl MadeUp {
     /// A key that is given twice.
     pub fn all_tags(&self) -> Result<Tags, String> {
         let mut tags = BTreeMap::new();
-        for (key, value) in self.tags.iter().chain(&self.tag) {
+        for (key, value) in self.tags.iter().flat_map(|list| &list.0).chain(&self.tag) {
             if tags.insert(key.clone(), value.clone()).is_some() {
                 return Err(format!("the tag {key} is given twice; an instance has each key once"));
             }
@@ -338,6 +357,58 @@ fn tag(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         Some(_) | None => Err("a tag is KEY=VALUE, such as Environment=prod".to_owned()),
+    }
+}
+
+/// The arguments, of which one that ends with a comma goes on in the next: a list is typed with blanks in it.
+pub fn joined(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut joined: Vec<OsString> = Vec::new();
+    for arg in args {
+        let goes_on = |last: &OsString| last.as_encoded_bytes().ends_with(b",");
+        match joined.last_mut() {
+            Some(last) if goes_on(last) && !arg.as_encoded_bytes().starts_with(b"-") => {
+                last.push(arg);
+            }
+            Some(_) | None => joined.push(arg),
+        }
+    }
+    joined
+}
+
+/// Several tags of one argument.
+#[derive(Debug, Clone)]
+pub struct TagList(Vec<(String, String)>);
+
+fn tag_list(text: &str) -> Result<TagList, String> {
+    if let Some(tag) = as_the_aws_cli_has_it(text)? {
+        return Ok(TagList(vec![tag]));
+    }
+    let tags = text.split(',').map(|part| match part.trim_start() {
+        "" => Err(format!(
+            "{text:?} has a comma with no tag behind it; several tags are one argument, such as A=b,C=d or \"A=b, C=d\""
+        )),
+        part => tag(part),
+    });
+    tags.collect::<Result<_, _>>().map(TagList)
+}
+
+/// The one tag that `Key=…,Value=…` means. Two tags named Key and Value are given by --tag.
+fn as_the_aws_cli_has_it(text: &str) -> Result<Option<(String, String)>, String> {
+    let Some((key, value)) = text.strip_prefix("Key=").and_then(|rest| rest.split_once(",Value="))
+    else {
+        return Ok(None);
+    };
+    if key.is_empty() || key.contains(',') || value.contains(',') {
+        return Err("Key=KEY,Value=VALUE is one tag; give each one its own --tags, or write KEY=VALUE,KEY=VALUE".to_owned());
+    }
+    Ok(Some((key.to_owned(), value.to_owned())))
+}
+
+fn when_stopped(text: &str) -> Result<WhenStopped, String> {
+    match text {
+        "wait" => Ok(WhenStopped::Wait),
+        "swap" => Ok(WhenStopped::Swap),
+        _ => Err("it is wait or swap".to_owned()),
     }
 }
 
@@ -380,5 +451,26 @@ fn queue_url(text: &str) -> Result<String, String> {
         Some(_) | None => Err(
             "a queue is named by its URL, such as https://sqs.eu-west-1.amazonaws.com/123456789012/events".to_owned(),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_may_have_blanks_in_it() {
+        for (typed, is) in [
+            ("plan p --allowed a, b,c", "plan|p|--allowed|a,b,c"),
+            ("--tags A=b, C=d, E=f p", "--tags|A=b,C=d,E=f|p"),
+            ("--only a, --max 1", "--only|a,|--max|1"),
+            ("a b", "a|b"),
+            ("a,", "a,"),
+            ("", ""),
+        ] {
+            let joined = joined(typed.split(' ').map(OsString::from));
+            let joined: Vec<_> = joined.iter().map(|arg| arg.to_str().unwrap()).collect();
+            assert_eq!(joined.join("|"), is, "{typed}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use auto_instance_profile::config::Mode;
-use auto_instance_profile::decide::{Decision, decide};
+use auto_instance_profile::decide::{Decision, Leave, decide};
 use auto_instance_profile::failure::{Failure, chain};
 use auto_instance_profile::model::{
     AccountId, Association, AssociationId, AssociationState, Illegal, Instance, InstanceFacts,
@@ -18,7 +18,7 @@ use auto_instance_profile::policy::{Demand, Policy, Requirement, Tagging};
 use auto_instance_profile::report::InstanceReport;
 
 use crate::args::{Allowed, ExplainArgs, MadeUp};
-use crate::fleet::Place;
+use crate::fleet::{Place, warn};
 use crate::plan::{Group, group};
 use crate::policy::{Loaded, load};
 use crate::show::{BAD, FAINT, GOOD, HEADING, UNSURE, counted, printable, short, shortened};
@@ -40,7 +40,7 @@ pub fn run(args: &ExplainArgs, out: &mut impl Write) -> Result<End, Trouble> {
                     "{option} makes up an instance, and {id} is looked at; give one or the other"
                 )));
             }
-            let loaded = load(args.policy.as_deref(), args.tag_key.as_deref(), &allowed.list)?;
+            let loaded = loaded(args, args.policy.as_deref(), allowed)?;
             wait_for(real(args, &id, &loaded, allowed, out))
         }
         Some(Err(illegal))
@@ -48,15 +48,32 @@ pub fn run(args: &ExplainArgs, out: &mut impl Write) -> Result<End, Trouble> {
         {
             Err(Trouble::Usage(illegal.to_string()))
         }
+        Some(Err(_))
+            if subject.is_some_and(|text| text.contains('=') && !Path::new(text).exists()) =>
+        {
+            let why = "tags are one argument behind --tags, such as --tags A=b,C=d or --tags \"A=b, C=d\"";
+            Err(Trouble::Usage(why.to_owned()))
+        }
         Some(Err(_)) if args.tag_key.is_some() => {
             Err(Trouble::Usage("a policy file and --tag-key exclude each other".to_owned()))
         }
         Some(Err(_)) | None => {
             let file = subject.map(Path::new).or(args.policy.as_deref());
-            let loaded = load(file, args.tag_key.as_deref(), &allowed.list)?;
+            let loaded = loaded(args, file, allowed)?;
             offline(args, &loaded, allowed, out)
         }
     }
+}
+
+fn loaded(args: &ExplainArgs, file: Option<&Path>, allowed: &Allowed) -> Result<Loaded, Trouble> {
+    let loaded = load(file, args.tag_key.as_deref(), &allowed.list)?;
+    let policy = loaded.policy.with_when_stopped_default(args.when_stopped);
+    Ok(Loaded { policy, ..loaded })
+}
+
+/// Whether EC2 does not know the instance.
+fn is_unknown(report: &InstanceReport) -> bool {
+    matches!(report.decision, Some(Decision::Leave(Leave::NeverSeen)))
 }
 
 /// Everything that is explained.
@@ -76,7 +93,7 @@ async fn real(
     allowed: &Allowed,
     out: &mut impl Write,
 ) -> Result<End, Trouble> {
-    let place = Place::find(args.region.as_ref()).await?;
+    let place = Place::find(args.region.as_ref(), None).await?;
     let mut reports = place.run(std::slice::from_ref(id), &loaded.policy, Mode::DryRun).await;
     let Some(report) = reports.pop() else {
         return Err(Trouble::Usage(format!("nothing is known about {id}")));
@@ -100,7 +117,16 @@ async fn real(
     heading("not known before it is tried", out)?;
     writeln!(out, "  - whether your credentials, or the function's role, may make a change")?;
     writeln!(out, "  - what changes between this look and that")?;
-    Ok(if group(&report) == Group::Failed { End::Wrong } else { End::Done })
+    let is_unknown = is_unknown(&report);
+    if is_unknown {
+        // Perhaps it is somewhere else.
+        writeln!(
+            out,
+            "  - whether another account, or another Region than {}, has it",
+            place.region
+        )?;
+    }
+    Ok(if is_unknown || group(&report) == Group::Failed { End::Wrong } else { End::Done })
 }
 
 fn write_end(report: &InstanceReport, out: &mut impl Write) -> io::Result<()> {
@@ -404,14 +430,13 @@ fn forbidding(facts: &InstanceFacts) -> Option<String> {
         | Decision::Confirm
         | Decision::Associate(_)
         | Decision::Replace { .. }
+        | Decision::PutBack { .. }
         | Decision::Swap { .. }) => Some(forbidding.to_string()),
     }
 }
 
 fn write_policy(loaded: &Loaded, args: &ExplainArgs, out: &mut impl Write) -> io::Result<()> {
-    for warning in &loaded.warnings {
-        writeln!(anstream::stderr(), "{UNSURE}{}{UNSURE:#}", printable(warning))?;
-    }
+    warn(loaded);
     let allowed = match &args.allowed {
         Some(allowed) => format!("allowed {}", allowed.text),
         None => "every profile taken to be allowed (--allowed)".to_owned(),

@@ -1,34 +1,30 @@
-//! `plan` and `apply`: the whole fleet, by the engine that the function runs on.
+//! The whole fleet, by the engine that the function runs on; and `plan`.
 
 use std::collections::BTreeSet;
-use std::io::{self, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io::Write;
 use std::time::Duration;
 
 use auto_instance_profile::aws::Aws;
 use auto_instance_profile::aws::cloud::AwsCloud;
 use auto_instance_profile::cloud::{CloudError, Clouds, Fleet};
 use auto_instance_profile::config::Mode;
-use auto_instance_profile::contest::Contests;
-use auto_instance_profile::decide::{Decision, Patience};
-use auto_instance_profile::failure::chain;
+
+use auto_instance_profile::flapping::FlapDetector;
 use auto_instance_profile::model::{InstanceId, InstanceRef, Region};
+use auto_instance_profile::own_queue::OwnQueue;
 use auto_instance_profile::pace::{self, Limits};
 use auto_instance_profile::policy::Policy;
 use auto_instance_profile::profiles::Profiles;
 use auto_instance_profile::reconcile::{Job, Reconciler};
-use auto_instance_profile::report::{Cause, FoundBy, InstanceReport, Outcome};
-use futures_util::{StreamExt, stream};
-use serde::Serialize;
-use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep_until};
+use auto_instance_profile::report::{Cause, FoundBy, InstanceReport};
+use tokio::time::Instant;
 
-use crate::args::{ApplyArgs, FleetArgs, PlanArgs};
-use crate::ask;
-use crate::plan::{Group, Plan, RowJson, row_json};
+use crate::args::{FleetArgs, PlanArgs};
+use crate::plan::Plan;
 use crate::policy::{Loaded, load};
-use crate::show::{BAD, FAINT, GOOD, Progress, UNSURE, counted, printable, short, write_json};
-use crate::{End, Trouble, wait_for};
+use crate::session;
+use crate::show::{FAINT, Progress, UNSURE, printable, write_json};
+use crate::{End, Trouble, since_1970, wait_for};
 
 /// Instances a look: as many as EC2 takes in one filter, so that a look costs two calls.
 const INSTANCES_PER_LOOK: usize = 200;
@@ -36,8 +32,6 @@ const INSTANCES_PER_LOOK: usize = 200;
 pub const TIME_FOR_A_LOOK: Duration = Duration::from_mins(3);
 /// How long one change may take, with the looks again that it may need.
 const TIME_FOR_A_CHANGE: Duration = Duration::from_mins(1);
-/// Changes under way at once, as in the function.
-const CHANGES_AT_ONCE: usize = 16;
 
 /// One Region's instances, and what they are held against.
 pub struct Place {
@@ -47,23 +41,31 @@ pub struct Place {
     pub profiles: Profiles,
     /// Out of the way: a person says how fast changes are begun.
     pace: pace::Pace,
-    contests: Contests,
+    flapping: FlapDetector,
+    /// The function's queue, where it is named: what a swap detaches is written down there first.
+    queue: Option<String>,
 }
 
 const UNPACED: Limits = Limits { per_second: 1000.0, burst: 1000.0 };
 
 impl Place {
     /// The Region that is asked for, or else the one that AWS's configuration names.
-    pub async fn find(region: Option<&Region>) -> Result<Self, Trouble> {
-        let clouds = Aws::from_env_in(region).await;
+    pub async fn find(region: Option<&Region>, queue: Option<&str>) -> Result<Self, Trouble> {
+        let clouds = session::open(region).await?;
         let region = region.cloned().or_else(|| clouds.region()).ok_or(Trouble::NoRegion)?;
+        if let Some(of_queue) = queue.and_then(region_in).filter(|of_queue| *of_queue != region) {
+            return Err(Trouble::Usage(format!(
+                "the queue is in {of_queue} and the instances in {region}; a function's queue is in its own Region"
+            )));
+        }
         Ok(Self {
             cloud: clouds.of(&region),
             clouds,
             region,
             profiles: Profiles::default(),
             pace: pace::Pace::new(UNPACED),
-            contests: Contests::default(),
+            flapping: FlapDetector::default(),
+            queue: queue.map(str::to_owned),
         })
     }
 
@@ -88,27 +90,27 @@ impl Place {
             Mode::Enforce => TIME_FOR_A_CHANGE,
         };
         let deadline = Instant::now() + time;
-        let job = |id: &InstanceId| Job {
-            instance: InstanceRef { account: None, region: self.region.clone(), id: id.clone() },
-            announced: std::collections::BTreeMap::new(),
-            // A person is there to ask again.
-            patience: Patience::Exhausted,
-            mode,
-            cause: Cause { found_by: FoundBy::Person, ..Cause::default() },
+        let job = |id: &InstanceId| {
+            let instance =
+                InstanceRef { account: None, region: self.region.clone(), id: id.clone() };
+            Job::about(instance, mode, Cause { found_by: FoundBy::Person, ..Cause::default() })
         };
+        let queue = self.queue.as_deref().map(|url| OwnQueue { queues: &self.clouds, url });
         let reconciler = Reconciler {
             cloud: &self.cloud,
             profiles: &self.profiles,
             policy,
             pace: &self.pace,
-            contests: &self.contests,
+            flapping: &self.flapping,
+            write_ahead: queue.as_ref(),
             deadline,
+            now_ns: now_ns(),
         };
         reconciler.run(ids.iter().map(job).collect()).await
     }
 
     /// Looks at every instance that passes the filters.
-    async fn look(
+    pub async fn look(
         &self,
         args: &FleetArgs,
         policy: &Policy,
@@ -145,7 +147,7 @@ impl Place {
 pub fn plan(args: &PlanArgs, out: &mut impl Write) -> Result<End, Trouble> {
     let loaded = policy_of(&args.fleet)?;
     wait_for(async {
-        let place = Place::find(args.fleet.region.as_ref()).await?;
+        let place = Place::find(args.fleet.region.as_ref(), args.queue.as_deref()).await?;
         let reports = place.look(&args.fleet, &loaded.policy).await?;
         let plan =
             Plan::new(place.region.as_str(), &loaded.name, &args.fleet.allowed.text, reports);
@@ -167,218 +169,36 @@ pub fn plan(args: &PlanArgs, out: &mut impl Write) -> Result<End, Trouble> {
     })
 }
 
-pub fn apply(args: &ApplyArgs, out: &mut impl Write) -> Result<End, Trouble> {
-    if !args.yes && !ask::can_ask() {
-        return Err(Trouble::NobodyToAsk { command: "apply", left_alone: "nothing was changed" });
-    }
-    let loaded = policy_of(&args.fleet)?;
-    wait_for(async {
-        let place = Place::find(args.fleet.region.as_ref()).await?;
-        let reports = place.look(&args.fleet, &loaded.policy).await?;
-        let plan =
-            Plan::new(place.region.as_str(), &loaded.name, &args.fleet.allowed.text, reports);
-        if !args.fleet.json {
-            plan.write(args.fleet.all, out)?;
-            writeln!(out)?;
-        }
-        let changes = plan.changes();
-        let stop = ask::on_interrupt()?;
-        let these = if changes == 1 { "this" } else { "these" };
-        let question = format!("Apply {these} {}?", counted(changes, "change"));
-        if changes > 0 && !args.yes && !ask::says_yes(&question, &stop)? {
-            writeln!(out, "Nothing was changed.")?;
-            return Ok(End::Wrong);
-        }
-        let begun = carry_out(&place, &plan, &loaded.policy, args, &stop, out).await?;
-        let done = begun.iter().filter(|report| is_done(report)).count();
-        let summary = Applied {
-            region: plan.region,
-            policy: plan.policy,
-            changes,
-            done,
-            not_done: begun.len() - done,
-            not_begun: changes - begun.len(),
-            failed_to_look_at: plan.failures(),
-            instances: begun.iter().map(row_json).collect(),
-        };
-        if args.fleet.json {
-            write_json(&summary, out)?;
-        } else {
-            summary.write(out)?;
-        }
-        Ok(if summary.is_all_done() { End::Done } else { End::Wrong })
-    })
-}
-
 pub fn policy_of(args: &FleetArgs) -> Result<Loaded, Trouble> {
     let loaded =
         load(args.rules.policy.as_deref(), args.rules.tag_key.as_deref(), &args.allowed.list)?;
-    for warning in &loaded.warnings {
-        writeln!(anstream::stderr(), "{UNSURE}{}{UNSURE:#}", printable(warning))?;
-    }
+    let policy = loaded.policy.with_when_stopped_default(args.when_stopped);
+    let loaded = Loaded { policy, ..loaded };
+    warn(&loaded);
     Ok(loaded)
 }
 
-/// Makes the changes at their pace, and says of each how it ended.
-async fn carry_out(
-    place: &Place,
-    plan: &Plan<'_>,
-    policy: &Policy,
-    args: &ApplyArgs,
-    stop: &AtomicBool,
-    out: &mut impl Write,
-) -> Result<Vec<InstanceReport>, Trouble> {
-    let pace = Pace::of(args.writes_per_second);
-    let work = plan.of(Group::Change).map(|planned| {
-        let pace = &pace;
-        async move {
-            pace.turn(planned.decision.as_ref().map_or(1, writes)).await;
-            if stop.load(Ordering::Relaxed) {
-                return None;
-            }
-            let mut reports =
-                place.run(std::slice::from_ref(&planned.instance.id), policy, Mode::Enforce).await;
-            reports.pop().map(|report| (planned, report))
+/// Says on standard error where a policy says something else than it seems to.
+pub fn warn(loaded: &Loaded) {
+    for warning in &loaded.warnings {
+        // Nobody may be there to read it.
+        let _ = writeln!(anstream::stderr(), "{UNSURE}{}{UNSURE:#}", printable(warning));
+    }
+}
+
+/// Now, in nanoseconds since 1970.
+pub fn now_ns() -> i128 {
+    i128::try_from(since_1970().as_nanos()).unwrap_or(i128::MAX)
+}
+
+/// The Region in a queue's URL, where its host is one of AWS's.
+pub fn region_in(url: &str) -> Option<Region> {
+    let (_, rest) = url.split_once("://")?;
+    let host: Vec<_> = rest.split(['/', ':']).next()?.split('.').collect();
+    match host[..] {
+        ["sqs" | "sqs-fips", region, _, ..] | [region, "queue", "amazonaws", ..] => {
+            Region::parse(region).ok()
         }
-    });
-    let work: Vec<_> = work.collect();
-    let total = work.len();
-    let mut results = stream::iter(work).buffer_unordered(CHANGES_AT_ONCE);
-    let mut begun = Vec::with_capacity(total);
-    while let Some(result) = results.next().await {
-        let Some((planned, report)) = result else { continue };
-        if !args.fleet.json {
-            write!(out, "[{}/{total}] ", begun.len() + 1)?;
-            write_change(planned, &report, out)?;
-        }
-        begun.push(report);
-    }
-    Ok(begun)
-}
-
-fn write_change(
-    planned: &InstanceReport,
-    report: &InstanceReport,
-    out: &mut impl Write,
-) -> io::Result<()> {
-    let id = &report.instance.id;
-    match &report.result {
-        Err(failure) => writeln!(out, "{id} {BAD}failed{BAD:#}: {}", printable(&chain(failure))),
-        Ok(outcome) => {
-            let style = if is_done(report) { GOOD } else { BAD };
-            write!(out, "{id} {style}{}{style:#}", outcome.word())?;
-            let word = |report: &InstanceReport| report.decision.as_ref().map(Decision::word);
-            let as_planned = word(planned) == word(report);
-            let from = report.attached().map_or("nothing".to_owned(), short);
-            let to = report.required().map_or("nothing".to_owned(), |profile| short(&profile));
-            match &report.decision {
-                Some(_) if as_planned => writeln!(out, ": {from} -> {to}"),
-                // The instance was looked at again, and is not what it was.
-                Some(decision) => writeln!(
-                    out,
-                    ": not {} as planned, since {}",
-                    word(planned).unwrap_or("changed"),
-                    printable(&decision.to_string())
-                ),
-                None => writeln!(out),
-            }
-        }
-    }
-}
-
-/// Whether an instance is where its policy wants it, as far as that can be brought about.
-fn is_done(report: &InstanceReport) -> bool {
-    match &report.result {
-        Err(_)
-        | Ok(Outcome::Waiting | Outcome::Planned | Outcome::NotRepaired | Outcome::Contested) => {
-            false
-        }
-        Ok(
-            Outcome::Left
-            | Outcome::Kept
-            | Outcome::Associated
-            | Outcome::Removed
-            | Outcome::Replaced
-            | Outcome::Swapped
-            | Outcome::Converged,
-        ) => true,
-    }
-}
-
-/// How an `apply` ended.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
-struct Applied<'a> {
-    region: &'a str,
-    policy: &'a str,
-    /// How many instances were to be changed.
-    changes: usize,
-    done: usize,
-    not_done: usize,
-    /// Left out after an interrupt.
-    not_begun: usize,
-    /// Instances of which the plan could not be made.
-    failed_to_look_at: usize,
-    instances: Vec<RowJson>,
-}
-
-impl Applied<'_> {
-    fn is_all_done(&self) -> bool {
-        self.not_done + self.not_begun + self.failed_to_look_at == 0
-    }
-
-    fn write(&self, out: &mut impl Write) -> io::Result<()> {
-        let style = if self.is_all_done() { GOOD } else { BAD };
-        if self.changes + self.failed_to_look_at == 0 {
-            return writeln!(out, "{style}There is nothing to do.{style:#}");
-        }
-        write!(out, "{style}{} of {} done", self.done, counted(self.changes, "change"))?;
-        for (number, what) in [
-            (self.not_done, "not done"),
-            (self.not_begun, "not begun, because of an interrupt"),
-            (self.failed_to_look_at, "without a plan"),
-        ] {
-            if number > 0 {
-                write!(out, ", {number} {what}")?;
-            }
-        }
-        writeln!(out, ".{style:#}")
-    }
-}
-
-/// How many calls a decision takes.
-fn writes(decision: &Decision) -> u32 {
-    match decision {
-        Decision::Swap { .. } => 2,
-        Decision::Associate(_) | Decision::Replace { .. } | Decision::Remove(_) => 1,
-        Decision::Leave(_)
-        | Decision::Wait(_)
-        | Decision::Keep(_)
-        | Decision::KeepBare
-        | Decision::LookUp(_)
-        | Decision::Confirm => 0,
-    }
-}
-
-/// Hands out turns. It paces whole changes and not single calls: between the two calls of a swap the instance is bare, and
-/// must not wait.
-struct Pace {
-    between_writes: Duration,
-    next: Mutex<Instant>,
-}
-
-impl Pace {
-    fn of(writes_per_second: u32) -> Self {
-        let between_writes = Duration::from_secs(1) / writes_per_second.max(1);
-        Self { between_writes, next: Mutex::new(Instant::now()) }
-    }
-
-    /// Waits until it is the turn of a change of so many writes.
-    async fn turn(&self, writes: u32) {
-        let mut next = self.next.lock().await;
-        let start = (*next).max(Instant::now());
-        *next = start + self.between_writes * writes;
-        drop(next);
-        sleep_until(start).await;
+        _ => None,
     }
 }

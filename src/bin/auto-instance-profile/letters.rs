@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use auto_instance_profile::event::{Caller, Origin, Payload, Reader, Reading};
 use auto_instance_profile::failure::{MALFORMED, chain};
-use auto_instance_profile::model::{InstanceId, InstanceRef, Region};
+use auto_instance_profile::model::{Detached, InstanceId, InstanceRef, Region};
 use auto_instance_profile::queue::Letter;
+use auto_instance_profile::verification::Verification;
 use comfy_table::{Cell, Color};
 use serde::Serialize;
 
@@ -72,6 +73,14 @@ impl Dead {
                 let illegal = trigger.illegal.iter().map(|illegal| illegal.found.clone()).collect();
                 (About::Instances(ids), Request::Look { instances, illegal, dry_run })
             }
+            Ok(Payload::Single(
+                Reading::FinishSwap(Detached { instance, .. })
+                | Reading::Verify(Verification { instance, .. }),
+            )) => {
+                // It says more than which instance: it is sent as it is.
+                let ids = BTreeSet::from([instance.id.clone()]);
+                (About::Instances(ids), Request::Text(letter.body.clone()))
+            }
             Ok(Payload::Single(Reading::Sweep(_))) => {
                 (About::Other("a sweep".to_owned()), Request::Text(letter.body.clone()))
             }
@@ -109,9 +118,25 @@ impl Dead {
             (About::Instances(_) | About::Other(_), _) => error,
         };
         let is_chosen =
-            if only.is_empty() { error_type != MALFORMED } else { only.contains(&error_type) };
+            if only.is_empty() { error_type != MALFORMED } else { is_one_of(&error_type, only) };
         Self { letter, is_chosen, error_type, error, about, request }
     }
+}
+
+/// Whether a type of error is among those that were named, in whatever case.
+fn is_one_of(error_type: &str, only: &[String]) -> bool {
+    only.iter().any(|named| named.eq_ignore_ascii_case(error_type))
+}
+
+/// Of the types that were named those that no letter has, and the types that there are.
+pub fn named_in_vain<'a>(
+    letters: &'a [Dead],
+    only: &'a [String],
+) -> (Vec<&'a str>, BTreeSet<&'a str>) {
+    let types: BTreeSet<_> = letters.iter().map(|dead| dead.error_type.as_str()).collect();
+    let is_there = |named: &str| types.iter().any(|there| there.eq_ignore_ascii_case(named));
+    let in_vain = only.iter().map(String::as_str).filter(|named| !is_there(named)).collect();
+    (in_vain, types)
 }
 
 /// The beginning of a text from outside.
@@ -269,7 +294,7 @@ pub fn parcels(letters: &[Dead]) -> Vec<Parcel<'_>> {
 /// Groups of letters, one a line.
 pub fn table(groups: &[Group<'_>], now: Duration) -> String {
     let mut table =
-        show::table(&["LETTERS", "ERROR", "ABOUT", "OLDEST", "RECEIVED", "WOULD", "WHY"]);
+        show::table(&["LETTERS", "ERROR", "ABOUT", "OLDEST", "RECEIVED", "ACTION", "WHY"]);
     for group in groups {
         table.add_row([
             Cell::new(group.letters.len()),

@@ -1,31 +1,37 @@
 //! The command-line tool: the same rules, checks and writes as the function, at a person's word.
 
+mod apply;
 mod args;
 mod ask;
 mod check;
 mod explain;
 mod fleet;
 mod letters;
+mod output;
 mod plan;
 mod policy;
 mod replay;
 mod report;
+mod session;
 mod show;
 
 use std::error::Error;
-use std::io::{self, Write};
+use std::io::{self, Stdout, Write};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
+use anstream::AutoStream;
 use auto_instance_profile::cloud::CloudError;
 use auto_instance_profile::failure::chain;
 use auto_instance_profile::queue::QueueError;
 use clap::{CommandFactory, Parser};
 
 use crate::args::{Cli, Command, Shell};
+use crate::ask::Stop;
+use crate::output::{Printer, UntilClosed};
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(args::joined(std::env::args_os())) {
         Ok(cli) => cli,
         Err(answer) => {
             // Where not even that can be written, nobody is there to be told.
@@ -34,13 +40,16 @@ fn main() -> ExitCode {
             return if answer.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
         }
     };
-    match run(cli.command, &mut anstream::stdout()) {
+    match run(cli.command) {
         Ok(end) => end.into(),
-        // Whoever reads us has read enough.
-        Err(Trouble::Output(why)) if why.kind() == io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
         Err(trouble) => {
             let (bad, plain) = (show::BAD.render(), show::BAD.render_reset());
-            let _ = writeln!(anstream::stderr(), "{bad}error:{plain} {}", chain(&trouble));
+            let mut why = chain(&trouble);
+            if let Trouble::NoCredentials(_) = trouble {
+                // The SDK's list of what it tried, a line each, which the library's errors keep on one.
+                why = why.replace("\\n", "\n");
+            }
+            let _ = writeln!(anstream::stderr(), "{bad}error:{plain} {why}");
             ExitCode::FAILURE
         }
     }
@@ -72,6 +81,9 @@ impl From<End> for ExitCode {
 enum Trouble {
     #[error("the output cannot be written")]
     Output(#[from] io::Error),
+    /// Of a command that may have changed something by then.
+    #[error("the output cannot be written ({why}). {ended}")]
+    Unwritten { why: io::Error, ended: String },
     #[error("{file} cannot be read")]
     Unreadable { file: String, source: io::Error },
     #[error(
@@ -101,32 +113,48 @@ enum Trouble {
     Letters(#[source] QueueError),
 }
 
-fn run(command: Command, out: &mut impl Write) -> Result<End, Trouble> {
+fn run(command: Command) -> Result<End, Trouble> {
     match command {
-        Command::Check(args) => check::run(&args, out),
-        Command::Explain(args) => explain::run(&args, out),
-        Command::Plan(args) => fleet::plan(&args, out),
-        Command::Apply(args) => fleet::apply(&args, out),
-        Command::Report(args) => report::run(&args, out),
-        Command::Replay(args) => replay::run(&args, out),
-        Command::Completions { shell } => {
-            let shell = match shell {
-                Shell::Bash => clap_complete::Shell::Bash,
-                Shell::Zsh => clap_complete::Shell::Zsh,
-                Shell::Fish => clap_complete::Shell::Fish,
-            };
-            // Into memory first: a shell that stops reading is no reason to panic.
-            let mut script = Vec::new();
-            clap_complete::generate(
-                shell,
-                &mut Cli::command(),
-                "auto-instance-profile",
-                &mut script,
-            );
-            out.write_all(&script)?;
-            Ok(End::Done)
-        }
+        Command::Check(args) => reading(|out| check::run(&args, out)),
+        Command::Explain(args) => reading(|out| explain::run(&args, out)),
+        Command::Plan(args) => reading(|out| fleet::plan(&args, out)),
+        Command::Report(args) => reading(|out| report::run(&args, out)),
+        Command::Apply(args) => writing(|stop, out| apply::run(&args, stop, out)),
+        Command::Replay(args) => writing(|stop, out| replay::run(&args, stop, out)),
+        Command::Completions { shell } => reading(|out| complete(shell, out)),
     }
+}
+
+/// Runs a command that changes nothing.
+fn reading(
+    command: impl FnOnce(&mut UntilClosed<AutoStream<Stdout>>) -> Result<End, Trouble>,
+) -> Result<End, Trouble> {
+    let mut out = UntilClosed::new(anstream::stdout());
+    let end = command(&mut out)?;
+    out.flush()?;
+    Ok(end)
+}
+
+/// Runs a command whose work neither a signal nor its output's reader may end half-way.
+fn writing(
+    command: impl FnOnce(&Stop, &mut Printer) -> Result<End, Trouble>,
+) -> Result<End, Trouble> {
+    let mut out = Printer::before(anstream::stdout())?;
+    let stop = Stop::on_signals(out.has_failed())?;
+    command(&stop, &mut out)
+}
+
+fn complete(shell: Shell, out: &mut impl Write) -> Result<End, Trouble> {
+    let shell = match shell {
+        Shell::Bash => clap_complete::Shell::Bash,
+        Shell::Zsh => clap_complete::Shell::Zsh,
+        Shell::Fish => clap_complete::Shell::Fish,
+    };
+    // Into memory first: a shell that stops reading is no reason to panic.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "auto-instance-profile", &mut script);
+    out.write_all(&script)?;
+    Ok(End::Done)
 }
 
 /// The calls to AWS wait more than they work: one thread is enough.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
 use auto_instance_profile::census::Standing;
-use auto_instance_profile::decide::Decision;
+use auto_instance_profile::decide::{Decision, NotSwapped, Wait};
 use auto_instance_profile::failure::chain;
 use auto_instance_profile::report::{Entry, InstanceReport};
 use comfy_table::{Attribute, Cell, Color};
@@ -28,6 +28,8 @@ pub enum Group {
     Failed,
     /// It should be changed, and something forbids it.
     Blocked,
+    /// It cannot be changed in its state, and another state will come.
+    Wait,
     /// The policy does not want it changed.
     Leave,
     /// It is right.
@@ -91,7 +93,7 @@ impl<'a> Plan<'a> {
             .filter(|report| listed || !matches!(group(report), Group::Leave | Group::Keep))
             .collect();
         if !rows.is_empty() {
-            writeln!(out, "{}\n", table(&rows, "WOULD", would))?;
+            writeln!(out, "{}\n", table(&rows, "ACTION", action))?;
         }
         if !listed {
             writeln!(
@@ -112,6 +114,7 @@ impl<'a> Plan<'a> {
         for (group, what, style) in [
             (Group::Failed, "failed", BAD),
             (Group::Blocked, "blocked", UNSURE),
+            (Group::Wait, "waiting for their next state", UNSURE),
             (Group::Leave, "left alone", FAINT),
             (Group::Keep, "right already", FAINT),
         ] {
@@ -128,6 +131,31 @@ impl<'a> Plan<'a> {
                 format!(" ({})", reasons.join(", "))
             };
             writeln!(out, "{style}      {number} {what}{reasons}{style:#}")?;
+        }
+        self.write_hints(out)
+    }
+
+    /// Says of stopped instances who will change them, and how to have it done now.
+    fn write_hints(&self, out: &mut impl Write) -> io::Result<()> {
+        let number = |wanted| {
+            let why = self.reports.iter().filter_map(not_swapped);
+            why.filter(|why| *why == wanted).count()
+        };
+        for (why, how) in [
+            (NotSwapped::Waits, "when-stopped: swap, with --queue, has it done now"),
+            (NotSwapped::NoQueue, "--queue, with the URL of the function's queue, has it done now"),
+            (
+                NotSwapped::NoWayBack,
+                "what they have is outside the allow-list, and could not be put back",
+            ),
+        ] {
+            if number(why) > 0 {
+                let stopped = counted(number(why), "stopped instance");
+                writeln!(
+                    out,
+                    "{FAINT}Left to the function, which replaces the profile when the instance runs: {stopped}; {how}.{FAINT:#}"
+                )?;
+            }
         }
         Ok(())
     }
@@ -152,6 +180,7 @@ impl<'a> Plan<'a> {
         for (group, word) in [
             (Group::Failed, "failed"),
             (Group::Blocked, "blocked"),
+            (Group::Wait, "wait"),
             (Group::Leave, "leave"),
             (Group::Keep, "keep"),
         ] {
@@ -204,9 +233,27 @@ pub fn group(report: &InstanceReport) -> Group {
         Standing::Change => Group::Change,
         Standing::Right => Group::Keep,
         Standing::Left => Group::Leave,
-        // Both wait for something that a plan cannot bring about.
-        Standing::Blocked | Standing::Waiting => Group::Blocked,
+        Standing::Blocked => Group::Blocked,
+        Standing::Waiting => Group::Wait,
         Standing::Failed => Group::Failed,
+    }
+}
+
+/// Why another profile stays on a stopped instance, where one does.
+fn not_swapped(report: &InstanceReport) -> Option<NotSwapped> {
+    match report.decision.as_ref()? {
+        Decision::Wait(Wait::UntilRunning { why, .. }) => Some(*why),
+        Decision::Wait(_)
+        | Decision::Leave(_)
+        | Decision::Keep(_)
+        | Decision::KeepBare
+        | Decision::LookUp(_)
+        | Decision::Confirm
+        | Decision::Associate(_)
+        | Decision::Replace { .. }
+        | Decision::Swap { .. }
+        | Decision::Remove(_)
+        | Decision::PutBack { .. } => None,
     }
 }
 
@@ -216,7 +263,7 @@ pub fn weight(decision: &Decision) -> u8 {
         Decision::Remove(_) => 4,
         Decision::Swap { .. } => 3,
         Decision::Replace { .. } => 2,
-        Decision::Associate(_) => 1,
+        Decision::Associate(_) | Decision::PutBack { .. } => 1,
         Decision::Leave(_)
         | Decision::Wait(_)
         | Decision::Keep(_)
@@ -230,6 +277,7 @@ pub fn word(report: &InstanceReport) -> &'static str {
     match (group(report), &report.decision) {
         (Group::Change | Group::Leave | Group::Keep, Some(decision)) => decision.word(),
         (Group::Blocked, _) => "blocked",
+        (Group::Wait, _) => "wait",
         (Group::Failed, _) | (_, None) => "failed",
     }
 }
@@ -245,7 +293,9 @@ fn sentence(report: &InstanceReport) -> String {
         (Err(failure), _) => shortened(&chain(failure)),
         (Ok(_), Some(decision)) => match group(report) {
             Group::Change | Group::Keep => reason(report).to_owned(),
-            Group::Failed | Group::Blocked | Group::Leave => shortened(&decision.to_string()),
+            Group::Failed | Group::Blocked | Group::Wait | Group::Leave => {
+                shortened(&decision.to_string())
+            }
         },
         (Ok(outcome), None) => outcome.word().to_owned(),
     }
@@ -280,12 +330,12 @@ pub fn table(
 }
 
 /// What would be done, in a colour.
-fn would(report: &InstanceReport) -> Cell {
+fn action(report: &InstanceReport) -> Cell {
     let cell = Cell::new(word(report));
     match group(report) {
         Group::Change => cell.fg(colour(report)),
         Group::Failed => cell.fg(Color::Red),
-        Group::Blocked => cell.fg(Color::Yellow),
+        Group::Blocked | Group::Wait => cell.fg(Color::Yellow),
         Group::Leave | Group::Keep => cell.add_attribute(Attribute::Dim),
     }
 }

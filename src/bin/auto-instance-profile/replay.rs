@@ -1,11 +1,10 @@
 //! `replay`: dead letters back to their queue. A letter is removed only once its message is in the queue.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use auto_instance_profile::aws::Aws;
 use auto_instance_profile::failure::{MALFORMED, chain};
 use auto_instance_profile::model::Region;
 use auto_instance_profile::queue::{DeadLetters, Letter, QueueError};
@@ -13,8 +12,11 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::args::ReplayArgs;
-use crate::ask;
-use crate::letters::{Dead, GroupJson, Parcel, groups, parcels, read, table};
+use crate::ask::{self, Stop};
+use crate::fleet::region_in;
+use crate::letters::{Dead, GroupJson, Parcel, groups, named_in_vain, parcels, read, table};
+use crate::output::Output;
+use crate::session;
 use crate::show::{BAD, FAINT, GOOD, HEADING, Progress, UNSURE, counted, printable, write_json};
 use crate::{End, Trouble, since_1970, wait_for};
 
@@ -25,7 +27,7 @@ const TAKING_FOR: Duration = Duration::from_mins(5);
 /// Messages sent between two looks at whether to stop.
 const MESSAGES_AT_ONCE: usize = 10;
 
-pub fn run(args: &ReplayArgs, out: &mut impl Write) -> Result<End, Trouble> {
+pub fn run(args: &ReplayArgs, stop: &Stop, out: &mut impl Output) -> Result<End, Trouble> {
     if args.queue == args.dead_letter_queue {
         let why = "--queue and --dead-letter-queue name the same queue";
         return Err(Trouble::Usage(why.to_owned()));
@@ -36,11 +38,12 @@ pub fn run(args: &ReplayArgs, out: &mut impl Write) -> Result<End, Trouble> {
     }
     let region = region_of(args)?;
     wait_for(async {
-        let clouds = Aws::from_env_in(region.as_ref()).await;
+        let clouds = session::open(region.as_ref()).await?;
         let region = region.or_else(|| clouds.region()).ok_or(Trouble::NoRegion)?;
         let queues = clouds.letters(&region, &args.dead_letter_queue, &args.queue);
-        let stop = ask::on_interrupt()?;
-        let replay = Replay { queues: &queues, args, stop: &stop };
+        let replay = Replay { queues: &queues, args, stop };
+        // From the first letter on that is taken: it must be put back.
+        stop.work_begins();
         let letters = match replay.take().await {
             Ok(letters) => letters,
             Err(error) => {
@@ -53,6 +56,7 @@ pub fn run(args: &ReplayArgs, out: &mut impl Write) -> Result<End, Trouble> {
         };
         if letters.is_empty() && replay.is_stopped() {
             writeln!(out, "Nothing was replayed.")?;
+            out.settle(None)?;
             return Ok(End::Wrong);
         }
         replay.deal_with(letters, &region, out).await
@@ -72,18 +76,6 @@ fn region_of(args: &ReplayArgs) -> Result<Option<Region>, Trouble> {
     }
 }
 
-/// The Region in a queue's URL, where its host is one of AWS's.
-fn region_in(url: &str) -> Option<Region> {
-    let (_, rest) = url.split_once("://")?;
-    let host: Vec<_> = rest.split(['/', ':']).next()?.split('.').collect();
-    match host[..] {
-        ["sqs" | "sqs-fips", region, _, ..] | [region, "queue", "amazonaws", ..] => {
-            Region::parse(region).ok()
-        }
-        _ => None,
-    }
-}
-
 /// A queue's name in its URL.
 fn name_in(url: &str) -> String {
     printable(url.trim_end_matches('/').rsplit('/').next().unwrap_or_default())
@@ -93,12 +85,12 @@ fn name_in(url: &str) -> String {
 struct Replay<'a, Q> {
     queues: &'a Q,
     args: &'a ReplayArgs,
-    stop: &'a AtomicBool,
+    stop: &'a Stop,
 }
 
 impl<Q: DeadLetters> Replay<'_, Q> {
     fn is_stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.stop.is_asked()
     }
 
     /// Takes letters until the queue shows no more, or as many as are asked for.
@@ -150,12 +142,15 @@ impl<Q: DeadLetters> Replay<'_, Q> {
         &self,
         letters: Vec<Letter>,
         region: &Region,
-        out: &mut impl Write,
+        out: &mut impl Output,
     ) -> Result<End, Trouble> {
         let only = &self.args.only;
         let letters = read(letters, region, only);
         let parcels = parcels(&letters);
-        let shown = self.show(&letters, &parcels, region, out);
+        let shown = self
+            .show(&letters, &parcels, region, out)
+            .and_then(|()| out.settle(Some(self.stop)))
+            .map_err(|why| Trouble::Unwritten { why, ended: "Nothing was replayed".to_owned() });
         let chosen: usize = parcels.iter().map(|parcel| parcel.receipts.len()).sum();
         // Whatever goes wrong from here on: what stays is to be seen again at once.
         let answer = shown.and_then(|()| {
@@ -164,7 +159,7 @@ impl<Q: DeadLetters> Replay<'_, Q> {
             }
             let to = name_in(&self.args.queue);
             let question = format!("Send {} to {to}?", counted(parcels.len(), "message"));
-            ask::says_yes(&question, self.stop)
+            Ok(ask::says_yes(&question, self.stop)?)
         });
         let mut done = Done::default();
         if matches!(answer, Ok(true)) {
@@ -174,6 +169,7 @@ impl<Q: DeadLetters> Replay<'_, Q> {
         let receipts = letters.iter().map(|dead| dead.letter.receipt.as_str());
         let stay: Vec<_> = receipts.filter(|receipt| !gone.contains(receipt)).collect();
         self.put_back(&stay).await;
+        self.stop.work_is_over();
         let is_wanted = answer?;
         let held_back = letters.len() - chosen;
         let now = since_1970();
@@ -196,6 +192,7 @@ impl<Q: DeadLetters> Replay<'_, Q> {
         } else if !letters.is_empty() {
             summary.write(is_wanted, out)?;
         }
+        out.settle(None).map_err(|why| Trouble::Unwritten { why, ended: summary.sentence() })?;
         // What cannot be read waits for a person; what was not asked for waits for another command.
         let is_all =
             summary.replayed == chosen && (held_back == 0 || !only.is_empty() && chosen > 0);
@@ -231,6 +228,16 @@ impl<Q: DeadLetters> Replay<'_, Q> {
             counted(chosen, "letter"),
             counted(parcels.len(), "message")
         )?;
+        let (in_vain, types) = named_in_vain(letters, &self.args.only);
+        if !in_vain.is_empty() {
+            let types: Vec<_> = types.into_iter().map(printable).collect();
+            writeln!(
+                out,
+                "{UNSURE}No letter is of the type {}; there are {}.{UNSURE:#}",
+                printable(&in_vain.join(", ")),
+                types.join(", ")
+            )?;
+        }
         if self.args.only.is_empty() && !stay.is_empty() {
             writeln!(
                 out,
@@ -317,18 +324,12 @@ struct Summary<'a> {
 }
 
 impl Summary<'_> {
-    fn write(&self, is_wanted: bool, out: &mut impl Write) -> io::Result<()> {
-        if !is_wanted {
-            return writeln!(out, "Nothing was replayed.");
-        }
-        let is_all_sent = self.not_sent + self.not_removed + self.not_begun == 0;
-        let style = if is_all_sent { GOOD } else { BAD };
-        write!(
-            out,
-            "{style}Replayed {} as {}",
+    fn sentence(&self) -> String {
+        let mut text = format!(
+            "Replayed {} as {}",
             counted(self.replayed, "letter"),
             counted(self.messages, "message")
-        )?;
+        );
         for (number, what) in [
             (self.not_sent, "not sent, and still there"),
             (self.not_removed, "sent, and still there"),
@@ -336,10 +337,20 @@ impl Summary<'_> {
             (self.held_back, "held back"),
         ] {
             if number > 0 {
-                write!(out, ", {number} {what}")?;
+                // Writing to a string cannot fail.
+                let _ = write!(text, ", {number} {what}");
             }
         }
-        writeln!(out, ".{style:#}")?;
+        text
+    }
+
+    fn write(&self, is_wanted: bool, out: &mut impl Write) -> io::Result<()> {
+        if !is_wanted {
+            return writeln!(out, "Nothing was replayed.");
+        }
+        let is_all_sent = self.not_sent + self.not_removed + self.not_begun == 0;
+        let style = if is_all_sent { GOOD } else { BAD };
+        writeln!(out, "{style}{}.{style:#}", self.sentence())?;
         for error in &self.errors {
             writeln!(out, "{BAD}      {}{BAD:#}", printable(error))?;
         }
@@ -376,7 +387,7 @@ mod tests {
         /// Receipts that are not removed.
         keeps: Vec<String>,
         /// Raised once a message is sent.
-        stop: AtomicBool,
+        stop: Stop,
         stops: bool,
     }
 
@@ -413,7 +424,9 @@ mod tests {
         }
 
         async fn send_again(&self, bodies: &[&str]) -> Vec<Result<(), QueueError>> {
-            self.stop.store(self.stops, Ordering::Relaxed);
+            if self.stops {
+                self.stop.ask();
+            }
             note(&self.sent, bodies, &self.refuses)
         }
 
@@ -538,6 +551,23 @@ mod tests {
     }
 
     #[test]
+    fn what_the_function_wrote_to_itself_is_sent_as_it_is() {
+        let swap = r#"{"finish-swap":{"instance-id":"i-0a","region":"us-east-1","profile":"arn:aws:iam::123456789012:instance-profile/old","association-id":"iip-assoc-1"}}"#;
+        let queues = Double {
+            letters: Mutex::new(vec![
+                letter(1, swap, &[]),
+                denied(2, "i-0a"),
+                letter(3, swap, &[]),
+            ]),
+            ..Double::default()
+        };
+        let (end, said) = replay(&queues, &[]);
+        assert_eq!((end, &said["replayed"]), (End::Done, &json!(3)));
+        assert_eq!(*queues.sent.lock().unwrap(), [about("i-0a"), swap.to_owned()]);
+        assert_eq!(said["groups"][0]["instances"], json!(["i-0a"]));
+    }
+
+    #[test]
     fn what_cannot_be_read_stays_unless_it_is_named() {
         let letters = || {
             vec![
@@ -549,7 +579,7 @@ mod tests {
         for (only, sent, end) in [
             (&[][..], vec![about("i-0a"), about("i-0b")], End::Wrong),
             (&["--only", "MalformedEvent"], vec!["{".to_owned()], End::Done),
-            (&["--only", "Denied,Rejected"], vec![about("i-0a"), about("i-0b")], End::Done),
+            (&["--only", "denied,REJECTED"], vec![about("i-0a"), about("i-0b")], End::Done),
             (
                 &["--only", "Denied", "--only", "MalformedEvent"],
                 vec![about("i-0a"), "{".to_owned()],
@@ -578,11 +608,8 @@ mod tests {
         assert_eq!(queues.removed.lock().unwrap().len(), 10);
         assert_eq!(queues.put_back.lock().unwrap().len(), 15);
         // Before anything was taken.
-        let queues = Double {
-            letters: Mutex::new(vec![denied(1, "i-0a")]),
-            stop: AtomicBool::new(true),
-            ..Double::default()
-        };
+        let queues = Double { letters: Mutex::new(vec![denied(1, "i-0a")]), ..Double::default() };
+        queues.stop.ask();
         replay(&queues, &[]);
         assert!(queues.taken.lock().unwrap().is_empty() && queues.sent.lock().unwrap().is_empty());
     }

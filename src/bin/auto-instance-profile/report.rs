@@ -18,7 +18,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::args::{FleetArgs, ReportArgs};
-use crate::fleet::{Place, TIME_FOR_A_LOOK, policy_of};
+use crate::fleet::{Place, TIME_FOR_A_LOOK, now_ns, policy_of};
 use crate::plan::{accounts, colour, name, table, weight, word};
 use crate::show::{BAD, FAINT, GOOD, HEADING, Progress, UNSURE, counted, printable, write_json};
 use crate::{End, Trouble, since_1970, wait_for};
@@ -30,9 +30,14 @@ const PLACE_FOR_DATA: &str = "__REPORT_JSON__";
 const SOURCES_LISTED: usize = 10;
 
 pub fn run(args: &ReportArgs, out: &mut impl Write) -> Result<End, Trouble> {
+    let is_page = args.html.as_deref() == Some(Path::new("-"));
+    if is_page && args.fleet.json {
+        let why = "--html - and --json would both be written to standard output; name a file for the page";
+        return Err(Trouble::Usage(why.to_owned()));
+    }
     let loaded = policy_of(&args.fleet)?;
     let (region, reports) = wait_for(async {
-        let place = Place::find(args.fleet.region.as_ref()).await?;
+        let place = Place::find(args.fleet.region.as_ref(), None).await?;
         let reports = look(&place, &args.fleet, &loaded.policy).await?;
         Ok::<_, Trouble>((place.region, reports))
     })?;
@@ -43,6 +48,10 @@ pub fn run(args: &ReportArgs, out: &mut impl Write) -> Result<End, Trouble> {
         written(since_1970()),
         reports,
     );
+    if is_page {
+        out.write_all(page(&report.json())?.as_bytes())?;
+        return Ok(report.end());
+    }
     if args.fleet.json {
         write_json(&report.json(), out)?;
     } else {
@@ -58,7 +67,8 @@ pub fn run(args: &ReportArgs, out: &mut impl Write) -> Result<End, Trouble> {
         let said = format!("The report is in {}", printable(&file.display().to_string()));
         // Where a program reads the output, this is none of it.
         if args.fleet.json {
-            writeln!(anstream::stderr(), "{said}")?;
+            // The page is there, whether or not anybody is told.
+            let _ = writeln!(anstream::stderr(), "{said}");
         } else {
             writeln!(out, "\n{said}")?;
         }
@@ -79,7 +89,7 @@ async fn look(
         policy,
         region: &place.region,
         account: None,
-        now_ns: i128::try_from(since_1970().as_nanos()).unwrap_or(i128::MAX),
+        now_ns: now_ns(),
     };
     progress.say(&format!("Listing instances in {}", place.region));
     let mut pages = match sweep.begin(&args.filter, None, Instant::now() + TIME_FOR_A_LOOK).await {
@@ -423,7 +433,7 @@ mod tests {
         Instance, InstanceFacts, InstanceId, InstanceRef, InstanceState, Keeper, Platform, Region,
         Tags,
     };
-    use auto_instance_profile::report::{Cause, Outcome};
+    use auto_instance_profile::report::{Before, Cause, Outcome};
     use serde_json::{Value, json};
 
     use super::*;
@@ -452,6 +462,10 @@ mod tests {
                 id,
             },
             cause: Cause::default(),
+            before: Before::default(),
+            disposition: None,
+            follow_up: None,
+            is_flapping: false,
             is_stuck: false,
             facts: Some(InstanceFacts { instance, association: None }),
             rule: None,
