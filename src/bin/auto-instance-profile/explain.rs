@@ -171,7 +171,7 @@ fn offline(
     Ok(End::Done)
 }
 
-fn made_up(given: &MadeUp, region: &Region) -> Result<InstanceFacts, TagSource, Trouble> {
+fn made_up(given: &MadeUp, region: &Region) -> Result<InstanceFacts, Trouble> {
     let usage = |why: Illegal| Trouble::Usage(why.to_string());
     let id = InstanceId::parse("i-0").map_err(usage)?;
     let association = match &given.current {
