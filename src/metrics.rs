@@ -58,6 +58,8 @@ pub enum Metric {
     OldestMessageAge,
     /// Sweeps that reached their end.
     SweepCompleted,
+    /// Scheduled sweeps whose time was up before they had seen every instance.
+    SweepIncomplete,
     /// Instances that a completed sweep saw.
     SweptInstances,
     /// Of them: right.
@@ -97,6 +99,7 @@ impl Metric {
             | Self::FollowUpsLost
             | Self::NotRepaired
             | Self::SweepCompleted
+            | Self::SweepIncomplete
             | Self::SweptInstances
             | Self::SweptRight
             | Self::SweptWrong

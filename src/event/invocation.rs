@@ -1,14 +1,15 @@
-//! What a person, a schedule or a sweep's own message asks for: named instances, or all of them.
+//! What a person, the schedule or a sweep's finding asks for: named instances, or all of them.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::census::{Progress, SweepRequest};
-use crate::event::{Caller, Malformed, Occasion, Origin, Reading, Target, Trigger};
+use crate::census::{AskedBy, SweepRequest};
+use crate::event::{Caller, Malformed, Occasion, Origin, Reading, Target, Trigger, object};
 use crate::expectation::Expectation;
 use crate::model::{Filter, InstanceId, InstanceRef};
+use crate::queue::Outgoing;
 
 const INVOCATION: &str = "invocation";
 const SWEEP: &str = "invocation of a sweep";
@@ -64,13 +65,17 @@ enum FoundBy {
     Sweep,
 }
 
-/// The message by which a sweep has this instance brought right.
+/// Whose backlog a sweep's findings add to: on a fair queue, those of thousands are served after fresh events.
+const GROUP: &str = "sweep";
+
+/// The message by which a sweep has an instance corrected.
 #[must_use]
-pub fn message_about(id: &InstanceId) -> String {
-    serde_json::json!({ "instance-ids": [id], "found-by": "sweep" }).to_string()
+pub fn message_about(id: &InstanceId) -> Outgoing {
+    let body = serde_json::json!({ "instance-ids": [id], "found-by": "sweep" }).to_string();
+    Outgoing { group: Some(GROUP), ..Outgoing::at_once(body) }
 }
 
-/// Reads `{"sweep": {"filters": {"tag:Environment": ["prod"]}}, "dry-run": true}`.
+/// Reads `{"sweep": {"filters": {"tag:Environment": ["prod"]}}, "dry-run": true, "scheduled": false}`.
 ///
 /// # Errors
 /// [`Malformed`].
@@ -78,23 +83,26 @@ pub fn of_a_sweep(value: Value) -> Result<Reading, Malformed> {
     #[derive(Debug, Deserialize)]
     #[serde(rename_all = "kebab-case", deny_unknown_fields)]
     struct Invocation {
-        sweep: Sweep,
+        sweep: Value,
         #[serde(default)]
         dry_run: bool,
+        #[serde(default)]
+        scheduled: bool,
     }
     #[derive(Debug, Deserialize)]
     #[serde(rename_all = "kebab-case", deny_unknown_fields)]
     struct Sweep {
         #[serde(default)]
         filters: BTreeMap<String, Vec<String>>,
-        #[serde(default)]
-        progress: Progress,
     }
-    let Invocation { sweep, dry_run } =
-        Invocation::deserialize(value).map_err(|why| Malformed::Fields { kind: SWEEP, why })?;
+    let unreadable = |why| Malformed::Fields { kind: SWEEP, why };
+    let Invocation { sweep, dry_run, scheduled } =
+        Invocation::deserialize(value).map_err(unreadable)?;
+    // An empty list would be taken for a sweep of everything.
+    let Sweep { filters } = Sweep::deserialize(object(sweep, SWEEP)?).map_err(unreadable)?;
     let filters: Vec<_> =
-        sweep.filters.into_iter().map(|(name, values)| Filter { name, values }).collect();
-    // EC2 would refuse it after all the rest was read, or take it for no filter.
+        filters.into_iter().map(|(name, values)| Filter { name, values }).collect();
+    // EC2 would refuse it, or take it for no filter.
     let is_empty = |filter: &Filter| {
         filter.name.is_empty()
             || filter.values.is_empty()
@@ -103,14 +111,6 @@ pub fn of_a_sweep(value: Value) -> Result<Reading, Malformed> {
     if filters.iter().any(is_empty) {
         return Err(Malformed::Absent { kind: SWEEP, field: "value for each of its filters" });
     }
-    Ok(Reading::Sweep(SweepRequest { filters, dry_run, progress: sweep.progress }))
-}
-
-/// The message by which a sweep goes on.
-#[must_use]
-pub fn message_to_go_on(request: &SweepRequest) -> String {
-    let filters: BTreeMap<_, _> =
-        request.filters.iter().map(|filter| (&filter.name, &filter.values)).collect();
-    let sweep = serde_json::json!({ "filters": filters, "progress": request.progress });
-    serde_json::json!({ "sweep": sweep, "dry-run": request.dry_run }).to_string()
+    let asked_by = if scheduled { AskedBy::Schedule } else { AskedBy::Person };
+    Ok(Reading::Sweep(SweepRequest { filters, dry_run, asked_by }))
 }
