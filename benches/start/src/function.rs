@@ -26,8 +26,6 @@ use crate::share::Group;
 
 /// Longer than any step may take.
 const PATIENCE: Duration = Duration::from_mins(2);
-/// What Lambda allows an invocation, as the template sets it.
-const TIMEOUT: Duration = Duration::from_mins(1);
 /// Log lines kept, to be shown where something goes wrong.
 const LINES: usize = 40;
 const FUNCTION: &str = "auto-instance-profile";
@@ -239,7 +237,7 @@ impl RuntimeApi {
         let Some(event) = self.waiting.lock().await.recv().await else {
             return respond(410, Full::default());
         };
-        let deadline = wall_clock() + TIMEOUT;
+        let deadline = wall_clock() + crate::TIMEOUT;
         let mut response = respond(200, Full::from(event));
         for (name, value) in [
             ("lambda-runtime-aws-request-id", "8476a536-e9f4-11e8-9739-2dfe598c3fcd"),

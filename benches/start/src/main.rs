@@ -33,6 +33,10 @@ use crate::options::Options;
 use crate::share::Share;
 use crate::world::World;
 
+/// As the template has the function for events.
+pub const MEMORY_MB: u32 = 128;
+pub const TIMEOUT: Duration = Duration::from_mins(1);
+
 pub const OURS: &str = "this function";
 pub const PLAIN_SDK: &str = "plain SDK function";
 pub const BOTO3: &str = "boto3 function";

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-/// A function of 1,769 MB has one processor; one of 128 MB has this share of it (7.24 %), in each 20 ms.
+/// A function of 1,769 MB has one processor; one of less has its share of it, in each 20 ms: of 128 MB 7.24 %.
 const PERIOD_US: u32 = 20_000;
-const QUOTA_US: u32 = PERIOD_US * 128 / 1769 + 1;
+const QUOTA_US: u32 = PERIOD_US * crate::MEMORY_MB / 1769 + 1;
 
 /// Where groups can be made.
 #[derive(Debug, Clone)]
