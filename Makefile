@@ -8,8 +8,13 @@ STAMP := $(VENV)/installed-$(shell cksum < requirements.txt | cut -d ' ' -f 1)
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export SAM_CLI_TELEMETRY := 0
+# The benches' tables and figures.
 BENCHES := target/benches
-RUN_BENCH := cargo run --quiet --release --locked --target-dir $(BENCHES) --manifest-path
+RUN_BENCH := cargo run --quiet --profile bench --locked -p
+# The packages beside the function, without the example: none of them builds the SDK.
+MEMBERS := --workspace --exclude auto-instance-profile --exclude plain-sdk
+MUTANTS_VERSION := 27.1.0
+MUTANTS := target/cargo-mutants-$(MUTANTS_VERSION)/bin/cargo-mutants
 # Without zig, which cargo-lambda would want: the host's own linker.
 export CARGO_LAMBDA_COMPILER ?= cargo
 # sam wants a Region even where it asks AWS nothing.
@@ -18,7 +23,7 @@ REGION := AWS_DEFAULT_REGION=us-east-1
 NEWEST_GLIBC := 34
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test format lint unit fuzz soak supply licenses pictures template python bench bench-policy bench-start bench-storm bench-sweep build deploy clean need-rust need-python
+.PHONY: help venv demo test format lint unit fuzz soak mutants supply licenses pictures template python bench bench-policy bench-start bench-storm bench-sweep build deploy clean need-rust need-python
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,27 +35,28 @@ test: format lint supply unit fuzz template python ## everything that must pass 
 	@echo "make test: all passed"
 
 format: need-rust ## check the formatting
-	cargo fmt --check
-	@for package in benches/policy benches/start benches/storm benches/sweep examples/plain-sdk fuzz; do \
-	cargo fmt --check --manifest-path $$package/Cargo.toml || exit 1; done
+	cargo fmt --all --check
 
 lint: need-rust ## clippy, warnings as errors
 	cargo clippy --locked --all-targets --features cli -- -D warnings
-	@for package in start storm sweep; do cargo clippy --locked --quiet --target-dir $(BENCHES) \
-	--manifest-path benches/$$package/Cargo.toml -- -D warnings || exit 1; done
+	cargo clippy --locked --all-targets $(MEMBERS) -- -D warnings
 
 unit: need-rust ## the Rust tests
 	cargo test --locked --features cli
 
-FUZZ := --locked --target-dir target/fuzz --manifest-path fuzz/Cargo.toml
-
 fuzz: need-rust ## outsiders' texts, thrown at their readers for some seconds
-	cargo test $(FUZZ)
+	cargo test --locked -p fuzz
 
 soak: need-rust ## the long runs: 100,000 worlds, ten minutes of fuzzing a target, the table of faults
 	WORLDS=100000 cargo test --locked --features cli --test worlds _half_of
-	FUZZ_SECONDS=$${FUZZ_SECONDS:-600} cargo test $(FUZZ) -- --nocapture
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-600} cargo test --locked -p fuzz -- --nocapture
 	COMPARE_FAULTS=1 cargo test --locked --features cli --test wire faults
+
+mutants: need-rust $(MUTANTS) ## mutants of the core, for many hours; FILE=src/decide.rs takes those of one file
+	$(MUTANTS) mutants $(if $(FILE),--file $(FILE))
+
+$(MUTANTS):
+	cargo install --locked --root $(MUTANTS:/bin/cargo-mutants=) cargo-mutants --version $(MUTANTS_VERSION)
 
 supply: need-rust $(STAMP) ## what comes in from others: licences, bans, sources, and the list of what ships
 	cargo-deny --locked --log-level error check bans licenses sources
@@ -77,25 +83,25 @@ bench: bench-policy bench-start bench-storm bench-sweep ## all benchmarks; write
 
 bench-policy: need-rust ## 1,000 rules over 10,000 instances, on one core
 	@mkdir -p $(BENCHES)
-	$(RUN_BENCH) benches/policy/Cargo.toml > $(BENCHES)/policy.md
+	$(RUN_BENCH) policy-bench > $(BENCHES)/policy.md
 	@cat $(BENCHES)/policy.md
 
 bench-start: need-rust $(STAMP) ## the start, first and warm events at Lambda's share, beside two peers
 	cargo build --release --locked --bin bootstrap
-	cd examples/plain-sdk && cargo build --release --locked
+	cd examples/plain-sdk && cargo build --profile untuned --locked
 	@mkdir -p $(BENCHES)
-	$(RUN_BENCH) benches/start/Cargo.toml -- --json $(BENCHES)/start.json > $(BENCHES)/start.md
+	$(RUN_BENCH) start-bench -- --json $(BENCHES)/start.json > $(BENCHES)/start.md
 	@cat $(BENCHES)/start.md
 
 bench-storm: need-rust ## up to 20,000 instances launched at once, simulated
 	@mkdir -p $(BENCHES)
-	$(RUN_BENCH) benches/storm/Cargo.toml -- --json $(BENCHES)/storm.json --svg docs/storm.svg > $(BENCHES)/storm.md
+	$(RUN_BENCH) storm-bench -- --json $(BENCHES)/storm.json --svg docs/storm.svg > $(BENCHES)/storm.md
 	@cat $(BENCHES)/storm.md
 
 bench-sweep: need-rust ## sweeps of 10,000 and 100,000 instances and of heavy ones, at Lambda's share
 	cargo build --release --locked --bin bootstrap
 	@mkdir -p $(BENCHES)
-	$(RUN_BENCH) benches/sweep/Cargo.toml -- --json $(BENCHES)/sweep.json > $(BENCHES)/sweep.md
+	$(RUN_BENCH) sweep-bench -- --json $(BENCHES)/sweep.json > $(BENCHES)/sweep.md
 	@cat $(BENCHES)/sweep.md
 
 build: need-rust $(STAMP) ## the release build, ready to deploy
@@ -104,7 +110,7 @@ build: need-rust $(STAMP) ## the release build, ready to deploy
 	needs = max(map(int, re.findall(rb"GLIBC_2\.(\d+)", open(sys.argv[1], "rb").read()))); \
 	sys.exit(f"This host builds for glibc 2.{needs}, and Lambda has 2.$(NEWEST_GLIBC). Build with zig: " \
 	"$(BIN)/pip install ziglang==0.17.* && make build CARGO_LAMBDA_COMPILER=cargo-zigbuild" \
-	if needs > $(NEWEST_GLIBC) else 0)' .aws-sam/build/Function/bootstrap
+	if needs > $(NEWEST_GLIBC) else 0)' .aws-sam/build/EventFunction/bootstrap
 
 deploy: build ## deploy to the account that your AWS credentials name; asks for the parameters
 	sam deploy --guided

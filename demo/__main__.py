@@ -94,10 +94,11 @@ def _events(deployed: stack.Stack, cases: Mapping[str, Case]) -> list[str]:
 def _sweep(deployed: stack.Stack, missed: Mapping[str, Case]) -> list[str]:
     """Instances of which no event tells are found by the next sweep."""
     before = fleet.profiles_of(deployed.cloud)
-    message = deployed.schedule_message()
-    text = json.dumps(message)
-    with step(f"Sending the schedule's {text} through the queue, and waiting until that is empty"):
-        deployed.send([message])
+    payload = deployed.scheduled()
+    text = json.dumps(payload)
+    with step(f"Invoking SweepFunction with the schedule's {text}, and waiting until the queue is empty"):
+        deployed.begin_sweep(payload)
+        decisions.wait_for_sweep(deployed)
         found = decisions.wait_for(deployed, missed.keys())
     sweeps = decisions.sweeps(deployed)
     problems = []
@@ -114,16 +115,17 @@ def _sweep(deployed: stack.Stack, missed: Mapping[str, Case]) -> list[str]:
 def _sweep_as_dry_run(deployed: stack.Stack, instances: int) -> list[str]:
     """Then there is nothing to do, but for a person."""
     payload = {"sweep": {}, "dry-run": True}
-    with step(f"Sweeping once more, by an invocation with {json.dumps(payload)}"):
-        found = deployed.invoke(payload)["sweep"]
-    left = sum(found["left"].values())
+    with step(f"Sweeping once more, by a person's invocation with {json.dumps(payload)}"):
+        found = deployed.sweep(payload)["sweep"]
+    left, waiting = sum(found["left"].values()), found["waiting"]
     blocked = " ".join(f"{count} blocked ({why})" for why, count in found["blocked"].items())
     say(
         f"\nIt answers: {found['instances']} instances, {found['right']} right, "
-        f"{found['wrong']} to be changed, {blocked}, {left} left alone\n"
+        f"{found['wrong']} to be changed, {blocked}, {waiting} waiting, {left} left alone\n"
     )
     expected = {
-        **{"completed": True, "instances": instances, "right": instances - left - 2, "wrong": 0},
+        **{"completed": True, "instances": instances, "wrong": 0, "waiting": 1},
+        **{"right": instances - left - waiting - 2},
         **{"blocked": {"not-allowed": 2}, "failed": {}, "stuck": 0},
     }
     return [

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from demo.console import Failure
 from demo.stack import Stack
 
-# The batch waits one second for company and the work takes less; the rest is for a loaded machine.
+# The work takes a second or so; the rest is for a loaded machine.
 WAIT_SECONDS = 60
 
 
@@ -49,6 +49,16 @@ def wait_for(stack: Stack, instances: Collection[str]) -> dict[str, Decision]:
                 f"after {WAIT_SECONDS} s the log is silent about {len(missing)} instances, and the "
                 f"queue holds {stack.waiting()} messages. The log's last lines:\n{log}"
             )
+        time.sleep(0.5)
+
+
+def wait_for_sweep(stack: Stack) -> None:
+    """Waits until the log tells of a sweep that reached its end."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not sweeps(stack):
+        if time.monotonic() > deadline:
+            log = "\n".join(f"    {line}" for line in stack.log()[-40:])
+            raise Failure(f"after {WAIT_SECONDS} s no sweep has ended. The log's last lines:\n{log}")
         time.sleep(0.5)
 
 

@@ -65,7 +65,8 @@ CASES = [
          Result("web", "replace", "named-by-tag", "other-profile")),
     Case("right", "web", _named("web"), RUNNING,
          Result("web", "keep", "named-by-tag", "right")),
-    Case("stopped, wrong", "web-old", _named("web"), STOPPED,
+    # A swap is begun only where what is attached could be put back.
+    Case("stopped, wrong", "batch", _named("web"), STOPPED,
          Result("web", "swap", "named-by-tag", "other-profile"), stopped=True),
     Case("not allowed", None, _named("admin"), RUNNING,
          Result(None, "leave", "named-by-tag", "not-allowed")),
@@ -75,6 +76,8 @@ CASES = [
          Result(None, "remove", "retired", "none-required"), stopped=True),
     Case("of an app", None, {"App": "shop", "Environment": "prod"}, RUNNING,
          Result("shop-prod", "associate", "per-app", "bare")),
+    Case("stopped, waits", "web-old", {"App": "shop", "Environment": "prod"}, STOPPED,
+         Result("web-old", "wait", "per-app", "instance-stopped"), stopped=True),
     Case("nothing said", None, {}, RUNNING,
          Result("ssm-baseline", "associate", "baseline", "bare")),
     Case("has its own", "web-old", {}, RUNNING,

@@ -22,7 +22,7 @@ from demo.processes import LOOPBACK, free_port, run, server
 ROOT = Path(__file__).resolve().parent.parent
 STATE = ROOT / ".demo"
 BUILD = STATE / "build"
-BINARY = BUILD / "Function" / "bootstrap"
+BINARY = BUILD / "EventFunction" / "bootstrap"
 
 STACK_NAME = "auto-instance-profile-demo"
 REGION = "us-east-1"
@@ -71,8 +71,8 @@ class Stack:
             if len(answer.get("Successful", [])) != len(some):
                 raise Failure(f"the queue did not take every event: {answer}")
 
-    def schedule_message(self) -> Mapping[str, Any]:
-        """What the stack's schedule puts on the queue."""
+    def scheduled(self) -> Mapping[str, Any]:
+        """What the stack's schedule invokes the function with."""
         scheduler = self.cloud.client("scheduler")
         targets = [
             scheduler.get_schedule(Name=found["Name"], GroupName=found["GroupName"])["Target"]
@@ -80,14 +80,22 @@ class Stack:
         ]
         if len(targets) != 1:
             raise Failure(f"the stack should have one schedule: {targets}")
-        message = json.loads(targets[0]["Input"])
-        assert isinstance(message, dict)
-        return message
+        payload = json.loads(targets[0]["Input"])
+        assert isinstance(payload, dict)
+        return payload
 
-    def invoke(self, payload: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Invokes the function, as a person would, and answers what it answered."""
+    def begin_sweep(self, payload: Mapping[str, Any]) -> None:
+        """Invokes the function that sweeps as the schedule does: nobody waits for its answer."""
+        self.cloud.client("lambda").invoke(
+            FunctionName=self.outputs["SweepFunctionName"],
+            InvocationType="Event",
+            Payload=json.dumps(payload),
+        )
+
+    def sweep(self, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Invokes the function that sweeps as a person would, and answers what it answered."""
         answer = self.cloud.client("lambda").invoke(
-            FunctionName=self.outputs["FunctionName"], Payload=json.dumps(payload)
+            FunctionName=self.outputs["SweepFunctionName"], Payload=json.dumps(payload)
         )
         answered = json.loads(answer["Payload"].read())
         if "FunctionError" in answer or not isinstance(answered, dict):
@@ -95,7 +103,10 @@ class Stack:
         return answered
 
     def waiting(self) -> int:
-        """How many messages the queue holds, those at work included."""
+        """How many messages the queue holds, those at work included.
+
+        Not those that it holds back: the looks that follow each write, minutes later.
+        """
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
         attributes = self.cloud.client("sqs").get_queue_attributes(
             QueueUrl=self.outputs["QueueUrl"], AttributeNames=names
@@ -103,7 +114,7 @@ class Stack:
         return sum(int(attributes[name]) for name in names)
 
     def log(self) -> list[str]:
-        """Every line of the function's log group."""
+        """Every line of the functions' log group."""
         logs = self.cloud.client("logs")
         pages = logs.get_paginator("filter_log_events").paginate(
             logGroupName=self.outputs["LogGroupName"]

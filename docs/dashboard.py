@@ -66,32 +66,32 @@ RIGHT = {minute: FLEET[minute] - BLOCKED[minute] - WRONG[minute] - LEFT[minute] 
 
 # By what a metric is about (its dimension's resource), its name, and its statistic where two are shown.
 FIGURES: Mapping[str, Series] = {
-    "Function SweptInstances": FLEET,
-    "Function SweptRight": RIGHT,
-    "Function SweptWrong": WRONG,
-    "Function SweptBlocked": BLOCKED,
-    "Function SweptStuck": hourly("00:00 0"),
-    "Function SweptFailed": hourly("00:00 0"),
-    "Function SweptLeft": LEFT,
-    "Function Associated": at(
+    "SweepFunction SweptInstances": FLEET,
+    "SweepFunction SweptRight": RIGHT,
+    "SweepFunction SweptWrong": WRONG,
+    "SweepFunction SweptBlocked": BLOCKED,
+    "SweepFunction SweptStuck": hourly("00:00 0"),
+    "SweepFunction SweptFailed": hourly("00:00 0"),
+    "SweepFunction SweptLeft": LEFT,
+    "EventFunction Associated": at(
         "00:35 1, 02:10 2, 04:00 1, 05:50 3, 07:30 4, 08:15 6, 08:40 3, 09:50 3, 10:20 5, 11:10 2, 12:00 88, 12:05 62, "
         "13:25 4, 14:05 2, 15:00 2, 15:40 6, 17:20 3, 18:45 2, 20:30 1, 22:15 2"
     ),
-    "Function Replaced": at("08:40 2, 14:20 7, 16:30 3"),
-    "Function Swapped": at("19:30 5"),
-    "Function Removed": at("21:10 3"),
-    "Function Planned": {},
-    "Function TimeToAssociated p50": at(
+    "EventFunction Replaced": at("08:40 2, 14:20 7, 16:30 3"),
+    "EventFunction Swapped": at("19:30 5"),
+    "EventFunction Removed": at("21:10 3"),
+    "EventFunction Planned": {},
+    "EventFunction TimeToAssociated p50": at(
         "00:35 1800, 02:10 1700, 05:50 1900, 07:30 2000, 08:15 2100, 08:40 1900, 09:50 1800, 10:20 2000, 11:10 1800, "
         "12:00 2900, 12:05 2600, 13:25 1900, 14:05 1700, 14:20 2100, 15:40 2000, 16:30 1900, 17:20 1800, 18:45 1800, "
         "19:30 2300, 20:30 1700, 22:15 1800"
     ),
-    "Function TimeToAssociated p99": at(
+    "EventFunction TimeToAssociated p99": at(
         "00:35 1900, 02:10 2300, 05:50 2700, 07:30 2900, 08:15 3200, 08:40 2600, 09:50 2500, 10:20 3100, 11:10 2400, "
         "12:00 6800, 12:05 5900, 13:25 2700, 14:05 2300, 14:20 3300, 15:40 3000, 16:30 2500, 17:20 3600, 18:45 2300, "
         "19:30 3700, 20:30 1800, 22:15 2300"
     ),
-    "Function OldestMessageAge": at(
+    "EventFunction OldestMessageAge": at(
         "00:35 1, 02:10 1, 05:50 1, 07:30 1, 08:15 1, 08:40 1, 09:10 1, 09:15 301, 09:25 905, 09:40 1812, 10:20 1, "
         "12:00 9, 12:05 7, 14:20 1, 15:40 1, 17:20 16, 19:30 1, 22:15 1"
     ),
@@ -106,11 +106,25 @@ FIGURES: Mapping[str, Series] = {
         "13:25 3, 14:20 6, 15:40 5, 17:20 2, 19:30 4"
     ),
     "DeadLetterQueue ApproximateNumberOfMessagesVisible": always(),
-    # What never happens has no values at all; Lambda counts the invocations that fail, 0 too.
-    "Function Contested": {},
-    "Function NotRepaired": {},
-    "Function NotificationsFailed": {},
-    "Function Errors": always(),
+    # What never happens has no values at all; Lambda counts the invocations that fail or are throttled, 0 too.
+    "EventFunction Flapping": {},
+    "EventFunction NotRepaired": {},
+    "EventFunction Stuck": {},
+    "EventFunction FollowUpsLost": {},
+    "EventFunction NotificationsFailed": {},
+    "EventFunction AsyncEventsDropped": {},
+    "SweepFunction AsyncEventsDropped": {},
+    "SweepFunction DestinationDeliveryFailures": {},
+    **{
+        f"{function} {name}": always()
+        for function in ("EventFunction", "SweepFunction")
+        for name in ("Errors", "Throttles")
+    },
+    **{
+        f"{rule} {name}": {}
+        for rule in ("StateChangeRule", "TagChangeRule")
+        for name in ("FailedInvocations", "InvocationsFailedToBeSentToDlq")
+    },
 }
 # What SEARCH finds, by the metric it searches for: a metric for each value of its second dimension.
 FOUND: Mapping[str, Mapping[str, Series]] = {

@@ -10,10 +10,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "LICENSES.md"
-# `no-proc-macro`: macros run in the compiler and leave nothing of themselves in the binary.
-TREE = ["cargo", "tree", "--locked", "--quiet", "--target", "x86_64-unknown-linux-gnu", "--no-default-features",
-        "--edges", "normal,no-proc-macro", "--prefix", "none", "--no-dedupe", "--format", "{p}\t{l}\t{r}"]
 ROOT_PACKAGE = "auto-instance-profile"
+# `no-proc-macro`: macros run in the compiler and leave nothing of themselves in the binary.
+TREE = ["cargo", "tree", "--locked", "--quiet", "--target", "x86_64-unknown-linux-gnu", "--package", ROOT_PACKAGE,
+        "--no-default-features", "--features", "aws", "--edges", "normal,no-proc-macro", "--prefix", "none", "--no-dedupe",
+        "--format", "{p}\t{l}\t{r}"]
 HEAD = """# Licences
 
 What is linked into the function's binary, `bootstrap`, for x86_64: {count} crates, beside Rust's standard library

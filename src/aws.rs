@@ -1,10 +1,12 @@
-//! AWS by its SDK: with the five files below it the only library room that names it. Here the clients are made, once, and
+//! AWS by its SDK: with the files below it the only library room that names it. Here the clients are made, once, and
 //! made ready before the first event is there.
 
 pub mod bus;
 pub mod cloud;
+mod errors;
 pub mod letters;
 pub mod queue;
+mod secrets;
 mod whole;
 
 use std::collections::HashMap;
@@ -22,7 +24,9 @@ use aws_sdk_ec2::primitives::{DateTime, DateTimeFormat};
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 
-use crate::aws::cloud::{AwsCloud, failed};
+use crate::aws::cloud::AwsCloud;
+use crate::aws::errors::{Said, failed};
+use crate::aws::secrets::KeepsSecrets;
 use crate::aws::whole::WholeAnswers;
 use crate::cloud::{CloudError, Clouds, Operation, Service};
 use crate::model::Region;
@@ -80,7 +84,10 @@ impl Aws {
     /// With all that this configuration holds: credentials, Region, endpoint, connector, retries and timeouts.
     #[must_use]
     pub fn with(sdk: SdkConfig) -> Self {
-        let iam = aws_sdk_iam::config::Builder::from(&sdk).interceptor(WholeAnswers).build();
+        let iam = aws_sdk_iam::config::Builder::from(&sdk)
+            .interceptor(WholeAnswers)
+            .interceptor(KeepsSecrets)
+            .build();
         let iam = aws_sdk_iam::Client::from_conf(iam);
         let mut nobody = sdk.clone().into_builder();
         nobody.set_credentials_provider(None);
@@ -107,7 +114,10 @@ impl Aws {
     /// What each place answered that was asked.
     pub async fn check_credentials(&self) -> Result<(), Box<dyn Error + Send + Sync>> {
         match self.sdk.credentials_provider() {
-            Some(provider) => Ok(provider.provide_credentials().await.map(drop)?),
+            Some(provider) => match provider.provide_credentials().await {
+                Ok(_) => Ok(()),
+                Err(error) => Err(Said::all_of(&error).into()),
+            },
             None => Err("nothing is configured that could answer with credentials".into()),
         }
     }
@@ -119,7 +129,9 @@ impl Clouds for Aws {
     fn of(&self, region: &Region) -> AwsCloud {
         let ec2 = self.ec2.get_or_make(region, |region| {
             let config = aws_sdk_ec2::config::Builder::from(&self.sdk).region(region);
-            aws_sdk_ec2::Client::from_conf(config.interceptor(WholeAnswers).build())
+            aws_sdk_ec2::Client::from_conf(
+                config.interceptor(WholeAnswers).interceptor(KeepsSecrets).build(),
+            )
         });
         AwsCloud::new(ec2, self.iam.clone())
     }
@@ -133,7 +145,7 @@ impl Clouds for Aws {
                 let answer = call.instance_profile_name(env!("CARGO_PKG_NAME")).send().await;
                 match answer {
                     Ok(_) | Err(SdkError::ServiceError(_)) => Ok(()),
-                    Err(error) => Err(failed(Operation::GetInstanceProfile, "*", error)),
+                    Err(error) => Err(failed(Operation::GetInstanceProfile, "*", &error)),
                 }
             }
         }

@@ -3,18 +3,19 @@
 //! Payloads are told apart by their own fields, never by guess. What is none of our business is [`Ignored`]; what claims to
 //! be ours and cannot be read is [`Malformed`], an error, so that nothing is lost.
 
+mod envelope;
 pub mod follow_up;
 pub mod invocation;
 mod trail;
 
 use std::fmt;
 
-use aws_lambda_events::event::eventbridge::EventBridgeEvent;
 use aws_lambda_events::event::sqs::SqsMessage;
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::census::SweepRequest;
+use crate::event::envelope::Envelope;
 use crate::expectation::Expectation;
 use crate::model::{
     AccountId, Detached, Illegal, InstanceId, InstanceRef, InstanceState, QueueArn, Region, Tags,
@@ -348,7 +349,7 @@ impl Reader<'_> {
     }
 
     fn tag_change(&self, value: Value) -> Result<Reading, Malformed> {
-        #[derive(Debug, Deserialize, serde::Serialize)]
+        #[derive(Debug, Deserialize)]
         #[serde(rename_all = "kebab-case")]
         struct Detail {
             changed_tag_keys: Vec<String>,
@@ -365,9 +366,9 @@ impl Reader<'_> {
         {
             return Ok(Reading::Ignored(Ignored::OtherResource { service, resource_type }));
         }
-        let event: EventBridgeEvent<Detail> = EventBridgeEvent::deserialize(value)
-            .map_err(|why| Malformed::Fields { kind: TAG_CHANGE, why })?;
-        let at_ms = event.time.map(|time| time.timestamp_millis());
+        let fields = |why| Malformed::Fields { kind: TAG_CHANGE, why };
+        let event: Envelope<Detail> = Envelope::deserialize(value).map_err(fields)?;
+        let at_ms = event.at_ms();
         let detail = &event.detail;
         if !detail.changed_tag_keys.iter().any(|key| (self.reads_tag)(key)) {
             return Ok(Reading::Ignored(Ignored::OtherTags {
@@ -376,9 +377,9 @@ impl Reader<'_> {
         }
         let expected =
             self.expected_tags(at_ms, detail.changed_tag_keys.clone(), detail.tags.as_ref());
-        let resources = event.resources.as_deref().unwrap_or_default();
+        let resources = event.resources().map_err(fields)?;
         let (mut targets, mut illegal) = (Vec::new(), Vec::new());
-        for arn in resources {
+        for arn in &resources {
             match instance_of(arn) {
                 Ok(instance) => targets.push(Target { instance, expected: expected.clone() }),
                 Err(why) => illegal.push(why),
@@ -404,15 +405,15 @@ impl Reader<'_> {
 }
 
 fn state_change(value: Value) -> Result<Reading, Malformed> {
-    #[derive(Debug, Deserialize, serde::Serialize)]
+    #[derive(Debug, Deserialize)]
     #[serde(rename_all = "kebab-case")]
     struct Detail {
         instance_id: String,
         /// What was, as of the event: only a look tells what is.
         #[serde(default)]
-        state: Option<String>,
+        state: Value,
     }
-    let event: EventBridgeEvent<Detail> = EventBridgeEvent::deserialize(value)
+    let event: Envelope<Detail> = Envelope::deserialize(value)
         .map_err(|why| Malformed::Fields { kind: STATE_CHANGE, why })?;
     let illegal = |field| illegal(STATE_CHANGE, field);
     let account = event.account.as_deref().ok_or_else(|| absent(STATE_CHANGE, "account"))?;
@@ -422,8 +423,8 @@ fn state_change(value: Value) -> Result<Reading, Malformed> {
         region: Region::parse(region).map_err(illegal("region"))?,
         id: InstanceId::parse(&event.detail.instance_id).map_err(illegal("detail.instance-id"))?,
     };
-    let at_ms = event.time.map(|time| time.timestamp_millis());
-    let state = event.detail.state.as_deref().map(InstanceState::from_ec2);
+    let at_ms = event.at_ms();
+    let state = event.detail.state.as_str().map(InstanceState::from_ec2);
     let expected =
         state.map_or_else(Expectation::default, |state| Expectation::of_state(at_ms, state));
     Ok(Reading::Trigger(Trigger {
@@ -432,16 +433,6 @@ fn state_change(value: Value) -> Result<Reading, Malformed> {
         illegal: vec![],
         occasion: Occasion { at_ms, by: None },
     }))
-}
-
-/// An object of ours must be one: serde would take a list of the fields' values for it, too.
-fn object(value: Value, kind: &'static str) -> Result<Value, Malformed> {
-    match value {
-        Value::Object(_) => Ok(value),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
-            Err(Malformed::Absent { kind, field: "object with its fields" })
-        }
-    }
 }
 
 fn absent(kind: &'static str, field: &'static str) -> Malformed {

@@ -16,6 +16,7 @@
 //! | [`flapping`], [`verification`] | who keeps undoing what we do, and when each change is looked at again |
 //! | [`pace`] | whose turn it is to write |
 //! | [`backoff`] | when a message that is not done comes again |
+//! | [`redaction`] | what may be written of texts that others wrote |
 //! | [`redelivery`] | a batch at its queue: hidden, seen again, given up |
 //! | [`reconcile`] | look, decide, act, look again; bounded |
 //! | [`sweep`], [`census`] | every instance of a Region, and the counts of what was seen |
@@ -42,11 +43,13 @@ pub mod handler;
 pub mod launcher;
 pub mod metrics;
 pub mod model;
+pub mod own_queue;
 pub mod pace;
 pub mod policy;
 pub mod profiles;
 pub mod queue;
 pub mod reconcile;
+pub mod redaction;
 pub mod redelivery;
 pub mod report;
 pub mod sweep;

@@ -112,6 +112,11 @@ impl Metric {
     }
 }
 
+/// The level of a document: the one that no setting of Lambda's log level drops, so that none disarms an alarm. Without a
+/// level, or without a time in RFC 3339 beside it, a line in JSON counts as INFO. It is not ERROR, so that searches for
+/// errors do not find the metrics; no line of the log has it.
+const LEVEL: &str = "FATAL";
+
 /// Values that one metric takes in one document: CloudWatch's limit.
 const VALUES: usize = 100;
 
@@ -135,11 +140,11 @@ impl Tally {
         }
         let metric = match (&report.result, report.standing()) {
             (Err(Failure::Flapping { begins: true, .. }), _) => Metric::Flapping,
-            (Err(Failure::Flapping { begins: false, .. }), _) => Metric::Waiting,
             (_, Standing::Blocked) => {
                 *self.blocked.entry(report.reason().to_owned()).or_default() += 1;
                 return;
             }
+            (Err(_), Standing::Waiting) => Metric::Waiting,
             (Err(failure), _) => return self.fail(failure.error_type()),
             (Ok(outcome), _) => match outcome {
                 Outcome::Associated => Metric::Associated,
@@ -237,6 +242,8 @@ fn document(
     struct Document<'a> {
         #[serde(rename = "_aws")]
         metadata: Value,
+        level: &'static str,
+        timestamp: String,
         #[serde(flatten)]
         dimensions: BTreeMap<&'a str, &'a str>,
         #[serde(flatten)]
@@ -255,7 +262,26 @@ fn document(
     });
     let mut dimensions = BTreeMap::from([(FUNCTION, function)]);
     dimensions.extend(second);
-    serde_json::to_string(&Document { metadata, dimensions, values }).unwrap_or_default()
+    let timestamp = rfc3339(now_ms);
+    let document = Document { metadata, level: LEVEL, timestamp, dimensions, values };
+    serde_json::to_string(&document).unwrap_or_default()
+}
+
+/// A time in UTC, in milliseconds since 1970, as RFC 3339 writes it.
+fn rfc3339(ms: u64) -> String {
+    let (days, in_day) = (ms / 86_400_000, ms % 86_400_000);
+    // Years that begin in March end with the leap day; 400 of them have the same number of days each time.
+    let days = days + 719_468;
+    let (era, in_era) = (days / 146_097, days % 146_097);
+    let year = (in_era - in_era / 1_460 + in_era / 36_524 - in_era / 146_096) / 365;
+    let in_year = in_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * in_year + 2) / 153;
+    let day = in_year - (153 * month + 2) / 5 + 1;
+    let (year, month) = (era * 400 + year, if month < 10 { month + 3 } else { month - 9 });
+    let year = year + u64::from(month <= 2);
+    let (seconds, ms) = (in_day / 1000, in_day % 1000);
+    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
 }
 
 #[cfg(test)]
@@ -287,12 +313,28 @@ mod tests {
                         ],
                     }],
                 },
+                "level": "FATAL",
+                "timestamp": "2023-11-14T22:13:20.000Z",
                 "FunctionName": "f",
                 "Kept": 2,
                 "TimeToAssociated": [120, 80],
                 "OldestMessageAge": 9,
             })
         );
+    }
+
+    #[test]
+    fn a_documents_time_is_one_that_lambda_reads() {
+        for (ms, written) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_399_999, "2000-02-28T23:59:59.999Z"),
+            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
+            (1_709_251_199_001, "2024-02-29T23:59:59.001Z"),
+            (1_793_611_300_000, "2026-11-02T09:21:40.000Z"),
+            (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
+        ] {
+            assert_eq!(rfc3339(ms), written);
+        }
     }
 
     #[test]

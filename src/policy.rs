@@ -1,8 +1,10 @@
 //! What an instance must have, by the policy's rules; and what is left of that once IAM has shown the profile.
 
+pub mod attached;
 mod check;
 pub mod file;
 mod index;
+mod lint;
 pub mod pattern;
 pub mod rule;
 pub mod template;
@@ -14,7 +16,7 @@ use crate::allow::AllowList;
 use crate::model::{AccountId, Illegal, Profile, ProfileArn, ProfileName, ProfileRef, Tags};
 use crate::policy::index::Index;
 use crate::policy::pattern::{AnyOf, Pattern};
-use crate::policy::rule::{Manner, Match, Rule, Skipped, Subject, Target};
+use crate::policy::rule::{Manner, Match, Rule, Skipped, Subject, Target, WhenStopped};
 use crate::policy::template::Template;
 use crate::trust::{Trust, trust_of};
 
@@ -25,6 +27,7 @@ pub struct Policy {
     rules: Vec<Rule>,
     index: Index,
     tag_keys: BTreeSet<String>,
+    tag_patterns: Vec<Pattern>,
     /// The profiles that may be attached, whatever a rule or a tag says.
     pub allowed: AllowList,
 }
@@ -157,15 +160,18 @@ impl Policy {
         let of_ignore = ignore.iter().flat_map(|matching| matching.tags.keys().map(String::as_str));
         let of_rules = rules.iter().flat_map(Rule::tag_keys);
         let tag_keys = of_ignore.chain(of_rules).map(str::to_owned).collect();
+        let matches = ignore.iter().chain(rules.iter().map(|rule| &rule.matching));
+        let tag_patterns = matches.flat_map(|matching| &matching.tag_patterns);
+        let tag_patterns = tag_patterns.map(|tag| tag.key.clone()).collect();
         let index = Index::of(&rules);
-        Self { ignore, rules, index, tag_keys, allowed }
+        Self { ignore, rules, index, tag_keys, tag_patterns, allowed }
     }
 
-    /// With what happens on stopped instances where a rule does not say it.
+    /// The same policy, with what the rules do that say nothing of stopped instances.
     #[must_use]
-    pub fn with_when_stopped_default(mut self, default: rule::WhenStopped) -> Self {
+    pub fn with_when_stopped_default(mut self, default: WhenStopped) -> Self {
         for rule in &mut self.rules {
-            rule.manner.when_stopped = default;
+            rule.manner.when_stopped = rule.when_stopped.unwrap_or(default);
         }
         self
     }
@@ -177,7 +183,7 @@ impl Policy {
         let matching = Match { tags: [(tag_key.to_owned(), any)].into(), ..Match::default() };
         let target = Target::Profile(Template::of_tag(tag_key));
         let name = "named-by-tag".to_owned();
-        let rule = Rule { name, matching, target, manner: Manner::default() };
+        let rule = Rule { name, matching, target, manner: Manner::default(), when_stopped: None };
         Self::new(Vec::new(), vec![rule], allowed)
     }
 
@@ -305,17 +311,22 @@ impl Policy {
     /// Whether a change of this tag key can change what is required.
     #[must_use]
     pub fn reads_tag(&self, key: &str) -> bool {
-        self.tag_keys.contains(key)
+        self.tag_keys.contains(key) || self.tag_patterns.iter().any(|pattern| pattern.matches(key))
     }
 
-    /// Of an instance's tags those that the rule reads which decided.
+    /// Of an instance's tags those that the rule reads which decided; of those that it reads by a pattern of their keys, the
+    /// ones that match.
     #[must_use]
     pub fn deciding_tags(&self, requirement: &Requirement, tags: &Tags) -> Tags {
         let decided = |rule: &&Rule| Some(&rule.name) == requirement.rule.as_ref();
-        let keys = self.rules.iter().find(decided).into_iter().flat_map(Rule::tag_keys);
-        keys.filter_map(|key| tags.get_key_value(key))
-            .map(|(k, v)| (k.clone(), v.clone()))
-            .collect()
+        let Some(rule) = self.rules.iter().find(decided) else { return Tags::new() };
+        let named = rule.tag_keys().filter_map(|key| tags.get_key_value(key));
+        let patterns = &rule.matching.tag_patterns;
+        let like_one = |(key, value): &(&String, &String)| {
+            patterns.iter().any(|pattern| pattern.matches(key, value))
+        };
+        let found = named.chain(tags.iter().filter(like_one));
+        found.map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 
     /// How a requirement comes about, rule by rule; slower than [`Self::requirement`] and never in disagreement with it.
@@ -390,9 +401,7 @@ fn source_of(template: &Template, rule: &Rule) -> String {
     }
 }
 
-/// Why a profile would give an instance no credentials, if it would not.
-#[must_use]
-pub fn unusable(profile: &Profile) -> Option<Unusable> {
+fn unusable(profile: &Profile) -> Option<Unusable> {
     let Some(role) = &profile.role else {
         return Some(Unusable::NoRole);
     };

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::cloud::{Cloud, CloudError};
 use crate::model::{Profile, ProfileArn, ProfileName};
-use crate::policy::unusable;
+use crate::trust::gives_credentials;
 
 /// How long a profile that is there is believed. Its role and its id change seldom; a write that finds it gone forgets it.
 const KNOWN_FOR: Duration = Duration::from_mins(5);
@@ -47,7 +47,7 @@ struct Answer {
 impl Answer {
     fn is_fresh(&self) -> bool {
         let believed_for = match &self.profile {
-            Ok(Some(profile)) if unusable(profile).is_none() => KNOWN_FOR,
+            Ok(Some(profile)) if gives_credentials(profile) => KNOWN_FOR,
             // It may be made, or its role be put into it or be trusted, at any moment.
             Ok(Some(_) | None) => UNKNOWN_FOR,
             Err(_) => FAILED_FOR,

@@ -214,9 +214,6 @@ impl<'a, C: Cloud, W: WriteAhead> Reconciler<'a, C, W> {
             Decision::Wait(Wait::State(state)) if attempt.awaits_another_state(&state) => {
                 Err(Failure::InstanceNotReady(state))
             }
-            Decision::Wait(Wait::UntilRunning { .. }) if attempt.is_said_to_run() => {
-                Err(Failure::InstanceNotReady(InstanceState::Stopped))
-            }
             Decision::Wait(Wait::State(_) | Wait::UntilRunning { .. }) => {
                 Ok(Step::Done(Outcome::Waiting))
             }
@@ -243,7 +240,8 @@ impl<'a, C: Cloud, W: WriteAhead> Reconciler<'a, C, W> {
         // EC2 knows better than an event whose the instance is.
         let account = facts.instance.account.as_ref().or(attempt.job.instance.account.as_ref());
         let region = attempt.job.instance.region.clone();
-        let subject = Subject { account, region: &region, instance: &facts.instance };
+        let attached = facts.association.as_ref().map(|row| row.profile_arn.as_str());
+        let subject = Subject { account, region: &region, instance: &facts.instance, attached };
         let mut requirement = self.policy.requirement(&subject);
         // Known even if what follows fails.
         attempt.requirement = Some(requirement.clone());

@@ -244,6 +244,15 @@ impl InstanceReport {
     pub fn standing(&self) -> Standing {
         let decision = match (&self.result, &self.decision) {
             (Err(Failure::ProfileUnknown(_)), _) => return Standing::Blocked,
+            (
+                Err(
+                    Failure::StaleRead(_)
+                    | Failure::InstanceNotReady(_)
+                    | Failure::ProfileNotReady { .. }
+                    | Failure::Flapping { begins: false, .. },
+                ),
+                _,
+            ) => return Standing::Waiting,
             (Err(_) | Ok(Outcome::NotRepaired), _) | (Ok(_), None) => return Standing::Failed,
             (Ok(_), Some(decision)) => decision,
         };

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::model::Role;
+use crate::model::{Profile, Role};
 
 /// What a role's trust policy says about EC2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +70,15 @@ fn names_ec2(principal: &Value) -> bool {
         // Whether everybody in AWS includes its services is not documented: no reason to withhold a profile.
         || one_or_many(&principal["AWS"]).iter().any(|name| **name == "*")
         || one_or_many(&principal["Service"]).iter().filter_map(|name| name.as_str()).any(is_ec2)
+}
+
+/// Whether an instance with this profile would get credentials, as far as IAM tells.
+#[must_use]
+pub fn gives_credentials(profile: &Profile) -> bool {
+    profile.role.as_ref().is_some_and(|role| match trust_of(role) {
+        Trust::Ec2 | Trust::Unreadable => true,
+        Trust::NotEc2 => false,
+    })
 }
 
 #[cfg(test)]

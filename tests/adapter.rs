@@ -12,13 +12,13 @@ use std::time::Duration;
 use auto_instance_profile::aws::Aws;
 use auto_instance_profile::aws::cloud::AwsCloud;
 use auto_instance_profile::bus::{Bus, Kind, Notice};
-use auto_instance_profile::cloud::{Cloud, CloudError, ErrorKind, Fleet, Operation, Page};
+use auto_instance_profile::cloud::{Cloud, CloudError, Clouds, ErrorKind, Fleet, Operation, Page};
 use auto_instance_profile::failure::chain;
 use auto_instance_profile::model::{
     self, Association, AssociationId, AssociationState, Instance, InstanceId, InstanceState,
     Keeper, ProfileName, QueueArn,
 };
-use auto_instance_profile::queue::{DeadLetter, Hidden, Outgoing, QueueError, Queues};
+use auto_instance_profile::queue::{DeadLetter, DeadLetters, Hidden, Outgoing, QueueError, Queues};
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
@@ -824,8 +824,12 @@ async fn writes_say_exactly_what_they_change() {
         (200, association_answer("ReplaceIamInstanceProfileAssociation", "associating")),
         (200, association_answer("DisassociateIamInstanceProfile", "disassociating")),
     ]);
-    cloud.associate(&id(ID), ARN).await.unwrap();
-    cloud.replace(&row_id(ROW), ARN).await.unwrap();
+    let evidence = Some(Association {
+        since: None,
+        ..association(ROW, ARN, AssociationState::Associating, 0)
+    });
+    assert_eq!(cloud.associate(&id(ID), ARN).await.unwrap(), evidence);
+    assert_eq!(cloud.replace(&row_id(ROW), ARN).await.unwrap(), evidence);
     cloud.disassociate(&row_id(ROW)).await.unwrap();
     assert_eq!(
         sent(&network),
@@ -852,6 +856,30 @@ async fn writes_say_exactly_what_they_change() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_write_did_is_read_as_far_as_it_is_told() {
+    let row = |content: &str| {
+        let answer = format!(
+            "<AssociateIamInstanceProfileResponse>{content}</AssociateIamInstanceProfileResponse>"
+        );
+        (200, answer)
+    };
+    let timed = association_answer("AssociateIamInstanceProfile", "associated")
+        .replace("</state>", "</state><timestamp>2023-11-14T22:13:20.000Z</timestamp>");
+    let (cloud, _) = replaying([
+        (200, timed),
+        row("<requestId>r</requestId>"),
+        row(
+            "<iamInstanceProfileAssociation><associationId>iip-assoc-1</associationId></iamInstanceProfileAssociation>",
+        ),
+    ]);
+    let whole = association(ROW, ARN, AssociationState::Associated, 1_700_000_000);
+    assert_eq!(cloud.associate(&id(ID), ARN).await.unwrap(), Some(whole));
+    // EC2 took the call: an answer that does not say more is no error.
+    assert_eq!(cloud.associate(&id(ID), ARN).await.unwrap(), None);
+    assert_eq!(cloud.associate(&id(ID), ARN).await.unwrap(), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_that_cannot_be_read_says_nothing_about_what_was_done() {
     for body in ["", "<html>welcome", "{\"message\": \"hello\"}", "<Unexpected/>"] {
         for operation in Operation::ALL {
@@ -859,10 +887,13 @@ async fn an_answer_that_cannot_be_read_says_nothing_about_what_was_done() {
             let error = error_of(&cloud, operation).await;
             assert_eq!(
                 (&error.kind, &error.code),
-                (&ErrorKind::Transient, &None),
+                (&ErrorKind::Unreadable, &None),
                 "{operation} {body:?}"
             );
-            assert_eq!(error.to_string(), format!("{operation} did not get through"));
+            assert_eq!(
+                error.to_string(),
+                format!("{operation} was answered with what cannot be read")
+            );
             assert_no_link_repeats_the_next(&error);
             assert!(
                 chain(&error).to_lowercase().contains("xml") || chain(&error).contains("root"),
@@ -870,6 +901,68 @@ async fn an_answer_that_cannot_be_read_says_nothing_about_what_was_done() {
                 chain(&error)
             );
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_instance_that_cannot_be_read_makes_its_page_unreadable() {
+    let item = |id: &str, launched: &str| {
+        format!(
+            "<item><ownerId>123456789012</ownerId><instancesSet><item><instanceId>{id}</instanceId>\
+             <launchTime>{launched}</launchTime></item></instancesSet></item>"
+        )
+    };
+    let page = item(ID, "2026-11-02T09:14:00.000Z") + &item(OTHER_ID, "the day before");
+    let (cloud, network) = replaying([(); 3].map(|()| instances_page(&page, "")));
+    let error = cloud.instances(&ids(&[ID, OTHER_ID])).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Unreadable, "{}", chain(&error));
+    assert_eq!(sent(&network).len(), 1, "the same question has the same answer");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_cut_short_is_unreadable() {
+    let aws = |body: &str| {
+        let network = network_answering([(); 3].map(|()| (200, body.to_owned())));
+        Aws::with(sdk_over(network)).of(&model::Region::parse("us-east-1").unwrap())
+    };
+    let (_, whole) = instances_page("<item><ownerId>123456789012</ownerId></item>", "");
+    for end in [whole.len() / 4, whole.len() / 2, whole.len() - 5] {
+        let error = aws(&whole[..end]).instances(&ids(&[ID])).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Unreadable, "{}", chain(&error));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_encoded_denial_is_kept_whole_and_says_how_to_read_it() {
+    let encoded = "aB3-_xY9zQ".repeat(900);
+    let message = format!(
+        "You are not authorized to perform this operation. Encoded authorization failure message: {encoded}"
+    );
+    for operation in
+        [Operation::AssociateIamInstanceProfile, Operation::ReplaceIamInstanceProfileAssociation]
+    {
+        let (cloud, _) = replaying([(403, ec2_error("UnauthorizedOperation", &message))]);
+        let text = chain(&error_of(&cloud, operation).await);
+        assert!(text.contains(&message), "{text}");
+        assert!(text.contains("the caller needs iam:PassRole on the profile's role"), "{text}");
+        assert!(text.contains("aws sts decode-authorization-message"), "{text}");
+        let sent = json!({ "Successful": [{ "Id": "0", "MessageId": "m" }], "Failed": [] });
+        let (network, aws) = queues_answering([(200, sent)]);
+        let letter = DeadLetter { body: "b", message_id: "m", error_type: "Denied", error: &text };
+        aws.give_up(DEAD_LETTER_QUEUE, &[letter]).await;
+        let call = &asked(&network, "SendMessageBatch")[0];
+        let kept = &call["Entries"][0]["MessageAttributes"]["Error"]["StringValue"];
+        assert_eq!(kept, &json!(text));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn credentials_that_a_region_refuses_are_explained() {
+    let message = "AWS was not able to validate the provided access credentials";
+    let (cloud, _) = replaying([(401, ec2_error("AuthFailure", message))]);
+    let text = chain(&error_of(&cloud, Operation::DescribeInstances).await);
+    for part in [message, "opt-in Region that the account has not enabled", "global endpoint"] {
+        assert!(text.contains(part), "{text}");
     }
 }
 
@@ -896,7 +989,7 @@ async fn a_profile_whose_arn_cannot_be_read_is_no_profile_to_attach() {
     let body = r#"<GetInstanceProfileResponse xmlns="https://iam.amazonaws.com/doc/2010-05-08/"><GetInstanceProfileResult><InstanceProfile><Path>/</Path><InstanceProfileName>web</InstanceProfileName><InstanceProfileId>AIPACKCEVSQ6C2EXAMPLE</InstanceProfileId><Arn>arn:aws:iam::123456789012:role/web</Arn><CreateDate>2026-11-02T09:00:00Z</CreateDate><Roles/></InstanceProfile></GetInstanceProfileResult></GetInstanceProfileResponse>"#;
     let (cloud, _) = replaying([(200, body.to_owned())]);
     let error = cloud.profile(&name("web")).await.unwrap_err();
-    assert_eq!(error.kind, ErrorKind::Transient);
+    assert_eq!(error.kind, ErrorKind::Unreadable);
     assert!(chain(&error).contains("instance-profile/PATH/NAME"), "{}", chain(&error));
 }
 
@@ -1162,7 +1255,7 @@ async fn a_dead_letter_is_the_body_as_it_came_with_the_reason_beside_it() {
         "Failed": [{ "Id": "0", "SenderFault": false, "Code": "InternalError" }],
     });
     let (network, aws) = queues_answering([(200, sent.clone()), (200, lost), (200, sent)]);
-    let long = format!("\u{0}\u{1b}[31m{}\u{fffe}", "é".repeat(5000));
+    let long = format!("\u{0}\u{1b}[31m\u{fffe}{}", "é".repeat(40_000));
     let letters = [
         ("{\"a\": \"\u{1F980}\"}\r\n", "m-1", "MalformedEvent", "missing field `detail`"),
         ("two", "m-2", "Denied", "a\ttab and a\nline"),
@@ -1183,9 +1276,10 @@ async fn a_dead_letter_is_the_body_as_it_came_with_the_reason_beside_it() {
     );
     let calls = asked(&network, "SendMessageBatch");
     let text = |value: &str| json!({ "DataType": "String", "StringValue": value });
-    let cut = format!("[31m{}", "é".repeat(3994));
+    // 64 KiB, of which the escaped controls are 14 bytes.
+    let cut = format!("\\u{{0}}\\u{{1b}}[31m{}", "é".repeat(32_760));
     for ((letter, call), error) in
-        letters.iter().zip(&calls).zip(["missing field `detail`", "a\ttab and a\nline", &cut])
+        letters.iter().zip(&calls).zip(["missing field `detail`", "a\\ttab and a\\nline", &cut])
     {
         let entry = json!({
             "Id": "0",
@@ -1280,7 +1374,7 @@ async fn messages_are_sent_ten_a_call_and_each_has_its_own_fate() {
     });
     let third = json!({ "__type": "com.amazonaws.sqs#QueueDoesNotExist", "message": "Gone." });
     let (network, aws) = queues_answering([(200, first), (200, second), (400, third)]);
-    let results = aws.send(QUEUE_URL, &bodies).await;
+    let results = aws.send(QUEUE_URL, &at_once(&bodies)).await;
     assert_eq!(results.len(), 23);
     let failed: Vec<_> = codes(&results).into_iter().map(|(place, _)| place).collect();
     assert_eq!(failed, [13, 17, 20, 21, 22]);
@@ -1305,18 +1399,61 @@ async fn messages_are_sent_ten_a_call_and_each_has_its_own_fate() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_sends_no_more_bytes_than_sqs_takes() {
+    let answer = |ids: usize| {
+        let successful: Vec<_> = (0..ids).map(|id| json!({ "Id": id.to_string() })).collect();
+        (200, json!({ "Successful": successful, "Failed": [] }))
+    };
+    let (network, aws) = queues_answering([answer(2), answer(10), answer(2)]);
+    let (large, small) = ("x".repeat(600_000), "y".to_owned());
+    let bodies = [vec![small.clone(), large.clone(), large], vec![small; 11]].concat();
+    let results = aws.send(QUEUE_URL, &at_once(&bodies)).await;
+    assert_eq!((codes(&results), results.len()), (vec![], 14));
+    let calls = asked(&network, "SendMessageBatch");
+    let entries: Vec<_> =
+        calls.iter().map(|call| call["Entries"].as_array().unwrap().len()).collect();
+    assert_eq!(entries, [2, 10, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_takes_its_delay_and_its_group_along() {
+    let done = json!({ "Successful": [{ "Id": "0" }, { "Id": "1" }, { "Id": "2" }], "Failed": [] });
+    let (network, aws) = queues_answering([(200, done)]);
+    let messages = [(0, None), (300, Some("verification")), (3600, Some("sweep"))];
+    let messages = messages.map(|(seconds, group)| Outgoing {
+        body: "b".to_owned(),
+        delay: Duration::from_secs(seconds),
+        group,
+    });
+    assert_eq!(codes(&aws.send(QUEUE_URL, &messages).await), []);
+    let [call] = &asked(&network, "SendMessageBatch")[..] else { panic!("one call") };
+    assert_eq!(
+        call["Entries"],
+        json!([
+            { "Id": "0", "MessageBody": "b" },
+            { "Id": "1", "MessageBody": "b", "DelaySeconds": 300, "MessageGroupId": "verification" },
+            // No longer than SQS holds back.
+            { "Id": "2", "MessageBody": "b", "DelaySeconds": 900, "MessageGroupId": "sweep" },
+        ])
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_to_send_is_no_request_nor_is_there_one_without_a_region() {
     let (network, aws) = queues_answering([]);
     assert!(aws.send(QUEUE_URL, &[]).await.is_empty());
     let mut sdk = sdk_over(network.clone()).into_builder();
     sdk.set_region(None);
     let nowhere = Aws::with(sdk.build());
-    let results = nowhere.send(QUEUE_URL, &["a".to_owned(), "b".to_owned()]).await;
+    let results = nowhere.send(QUEUE_URL, &at_once(&["a", "b"])).await;
     let said = |error: &QueueError| chain(error);
     let errors: Vec<_> = results.iter().map(|result| said(result.as_ref().unwrap_err())).collect();
     assert_eq!(errors, ["SendMessage failed: AWS_REGION is not set"; 2]);
-    let results = nowhere.tell(BUS, &[notice(0)]).await;
-    assert_eq!(said(results[0].as_ref().unwrap_err()), "PutEvents failed: AWS_REGION is not set");
+    let results = nowhere.tell("a name", &[notice(0)]).await;
+    assert_eq!(
+        said(results[0].as_ref().unwrap_err()),
+        "PutEvents failed: the bus's ARN names no Region, and AWS_REGION is not set"
+    );
     assert!(aws.tell(BUS, &[]).await.is_empty());
     assert_eq!(network.actual_requests().count(), 0);
 }
@@ -1382,6 +1519,18 @@ async fn events_are_put_ten_a_call_and_each_has_its_own_fate() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_bus_is_told_in_its_own_region() {
+    let taken = json!({ "FailedEntryCount": 0, "Entries": [{ "EventId": "event-0" }] });
+    let (network, aws) = queues_answering([(200, taken)]);
+    let bus = "arn:aws:events:eu-west-1:123456789012:event-bus/listeners";
+    assert_eq!(codes(&aws.tell(bus, &[notice(0)]).await), []);
+    let request = network.actual_requests().next().unwrap();
+    assert!(request.uri().starts_with("https://events.eu-west-1."), "{}", request.uri());
+    let signature = request.headers().get("authorization").unwrap();
+    assert!(signature.contains("/eu-west-1/events/aws4_request"), "{signature}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_to_the_bus_that_fails_has_failed_for_each_of_its_events() {
     for (status, kind, tries) in [
         (400, "AccessDeniedException", 1),
@@ -1415,7 +1564,7 @@ async fn a_queue_or_a_bus_that_never_answers_is_not_waited_for() {
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
     // A sweep's page can be a hundred calls, eight at a time.
     let began = tokio::time::Instant::now();
-    let results = aws.send(QUEUE_URL, &vec!["body".to_owned(); 160]).await;
+    let results = aws.send(QUEUE_URL, &at_once(&["body"; 160])).await;
     assert!(results.len() == 160 && results.iter().all(Result::is_err));
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
 }
@@ -1424,6 +1573,11 @@ async fn a_queue_or_a_bus_that_never_answers_is_not_waited_for() {
 fn queues_answering<const N: usize>(answers: [(u16, Value); N]) -> (StaticReplayClient, Aws) {
     let network = network_answering(answers.map(|(status, body)| (status, body.to_string())));
     (network.clone(), Aws::with(sdk_over(network)))
+}
+
+/// Messages that are to be seen at once.
+fn at_once(bodies: &[impl AsRef<str>]) -> Vec<Outgoing> {
+    bodies.iter().map(|body| Outgoing::at_once(body.as_ref().to_owned())).collect()
 }
 
 /// What was asked of SQS, in its own protocol.
@@ -1448,6 +1602,137 @@ fn codes(results: &[Result<(), QueueError>]) -> Vec<(usize, String)> {
 
 fn queue(arn: &str) -> QueueArn {
     QueueArn::parse(arn).unwrap()
+}
+
+// ---- What AWS's words must not bring along -----------------------------------------------------------------------------
+
+/// A session's credentials, of which nothing may come back.
+const KEY_ID: &str = "ASIAIOSFODNN7EXAMPLE";
+const TOKEN: &str = "no-token-begins-so/but+this+one==";
+
+/// A request as services and proxies quote it, in the words that they have for that.
+fn quotations() -> Vec<String> {
+    let header = format!(
+        "AWS4-HMAC-SHA256 Credential={KEY_ID}/20261102/us-east-1/sqs/aws4_request, SignedHeaders=host, \
+         Signature=5d672d79c15b13162d9279b0855cfba6789a8edb4c82c400e06b5924a6f2b5d7"
+    );
+    vec![
+        format!(
+            "The request signature we calculated does not match the signature you provided.\n\nThe Canonical String \
+             for this request should have been\n'POST\n/\n\nhost:sqs.us-east-1.amazonaws.com\n\
+             x-amz-security-token:{TOKEN}\n'\n\nThe String-to-Sign should have been\n'{header}'"
+        ),
+        format!("'{KEY_ID}' is no key=value pair in Authorization header: '{header}'"),
+        format!("the request\nauthorization: {header}\nX-Amz-Security-Token: {TOKEN}\nwas refused"),
+        format!("the token {TOKEN} of {KEY_ID} has expired\r\nERROR forged\u{2028}ERROR forged"),
+    ]
+}
+
+fn assert_shows_nothing(error: &(impl Error + 'static), code: Option<&str>) {
+    for text in [chain(error), format!("{error:?}"), code.unwrap_or_default().to_owned()] {
+        for secret in [TOKEN, KEY_ID, "5d672d79c15b", "AWS4-HMAC", "host:sqs"] {
+            assert!(!text.contains(secret), "{secret} in {text}");
+        }
+        assert!(!text.contains(|c: char| c.is_control() || c == '\u{2028}'), "{text:?}");
+    }
+}
+
+/// As [`sdk_over`], with a session's credentials.
+fn sdk_of_a_session(network: impl HttpClient + 'static) -> SdkConfig {
+    let credentials =
+        Credentials::new(KEY_ID, "a-secret-of-nobody", Some(TOKEN.to_owned()), None, "test");
+    let mut sdk = sdk_over(network).into_builder();
+    sdk.set_credentials_provider(Some(SharedCredentialsProvider::new(credentials)));
+    sdk.build()
+}
+
+/// Codes under which requests have been quoted, and one that nobody has seen yet.
+const QUOTING_CODES: [&str; 6] = [
+    "InvalidSignatureException",
+    "SignatureDoesNotMatch",
+    "IncompleteSignature",
+    "UnauthorizedOperation",
+    "AccessDeniedException",
+    "SomethingNew",
+];
+
+#[tokio::test(start_paused = true)]
+async fn no_error_of_ec2_or_iam_quotes_a_request() {
+    let region = model::Region::parse("us-east-1").unwrap();
+    for quotation in quotations() {
+        for operation in Operation::ALL {
+            let is_iam = operation == Operation::GetInstanceProfile;
+            let refusal = if is_iam { iam_error } else { ec2_error };
+            let mut answers = vec![
+                (200, quotation.clone()),
+                (403, format!("<html>{quotation}</html>")),
+                (502, format!("<html>{quotation}</html>")),
+                (400, refusal(&quotation, "No.")),
+            ];
+            answers.extend(QUOTING_CODES.map(|code| (403, refusal(code, &quotation))));
+            for (status, body) in answers {
+                let network = network_answering([(); 3].map(|()| (status, body.clone())));
+                let cloud = Aws::with(sdk_of_a_session(network)).of(&region);
+                let error = error_of(&cloud, operation).await;
+                assert_shows_nothing(&error, error.code.as_deref());
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_error_of_sqs_or_eventbridge_quotes_a_request() {
+    for quotation in quotations() {
+        let mut answers = vec![];
+        for code in QUOTING_CODES.into_iter().chain([quotation.as_str()]) {
+            let whole = json!({ "__type": code, "message": quotation, "Message": quotation });
+            answers.extend([400, 403, 500].map(|status| (status, whole.to_string())));
+            let entry = json!({
+                "Id": "0", "Code": code, "Message": quotation, "SenderFault": true,
+            });
+            answers.push((200, json!({ "Successful": [], "Failed": [entry] }).to_string()));
+            let entry = json!({ "ErrorCode": code, "ErrorMessage": quotation });
+            answers.push((200, json!({ "FailedEntryCount": 1, "Entries": [entry] }).to_string()));
+        }
+        answers.extend([200, 403, 502].map(|status| (status, format!("<html>{quotation}"))));
+        for (status, body) in answers {
+            let network = || network_answering([(); 3].map(|()| (status, body.clone())));
+            let aws = || Aws::with(sdk_of_a_session(network()));
+            let hidden = Hidden { receipt: "handle", for_time: Duration::from_secs(5) };
+            let letter = DeadLetter { body: "b", message_id: "m", error_type: "t", error: "e" };
+            let region = model::Region::parse("us-east-1").unwrap();
+            let letters = |aws: Aws| aws.letters(&region, DEAD_LETTER_QUEUE, QUEUE_URL);
+            let results = [
+                aws().hide(&queue(QUEUE), &[hidden]).await,
+                aws().give_up(DEAD_LETTER_QUEUE, &[letter]).await,
+                aws().send(QUEUE_URL, &at_once(&["b"])).await,
+                aws().tell(BUS, &[notice(0)]).await,
+                letters(aws()).send_again(&["b"]).await,
+                letters(aws()).remove(&["r"]).await,
+            ];
+            for result in results.concat() {
+                let error = result.unwrap_err();
+                assert_shows_nothing(&error, error.code.as_deref());
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_letter_quotes_no_request_and_has_one_line() {
+    for quotation in quotations() {
+        let sent = json!({ "Successful": [{ "Id": "0", "MessageId": "m" }], "Failed": [] });
+        let network = network_answering([(); 1].map(|()| (200, sent.to_string())));
+        let aws = Aws::with(sdk_of_a_session(network.clone()));
+        let letter = DeadLetter { body: "b", message_id: "m", error_type: "t", error: &quotation };
+        aws.give_up(DEAD_LETTER_QUEUE, &[letter]).await;
+        let [call] = &asked(&network, "SendMessageBatch")[..] else { panic!("one call") };
+        let text = call["Entries"][0]["MessageAttributes"]["Error"]["StringValue"].as_str();
+        let text = text.unwrap();
+        for secret in [KEY_ID, "5d672d79c15b", "AWS4-HMAC", "host:sqs", "\n"] {
+            assert!(!text.contains(secret), "{text}");
+        }
+    }
 }
 
 // ---- Helpers ---------------------------------------------------------------------------------------------------------

@@ -201,7 +201,8 @@ async fn complaints_name_file_line_and_column() {
 
 #[tokio::test]
 async fn profiles_that_a_policy_spells_out_are_held_against_the_allow_list() {
-    let policy = with_rules("  - { name: web, match: {}, profile: web-prod }");
+    let policy =
+        with_rules("  - { name: web, match: {}, profile: web-prod, when-different: keep }");
     let with = check_file("held", policy.as_bytes(), &["--allowed", "db,app-*"]).await;
     let without = check_file("held", policy.as_bytes(), &[]).await;
     let bad = check_file("held", policy.as_bytes(), &["--allowed", "/web"]).await;
@@ -295,7 +296,7 @@ fn files_of_rules() -> Vec<(&'static str, String)> {
         }
         text
     };
-    let by_rules: [(&str, &dyn Fn(usize) -> String); 10] = [
+    let by_rules: [(&str, &dyn Fn(usize) -> String); 12] = [
         ("different rules", &|n| {
             format!("- {{name: r{n}, match: {{tags: {{A: v{n}}}}}, profile: web-{n}}}\n")
         }),
@@ -307,6 +308,12 @@ fn files_of_rules() -> Vec<(&'static str, String)> {
         }),
         ("rules by other keys", &|n| {
             format!("- {{name: r{n}, match: {{tags: {{A{n}: \"*\"}}}}, profile: web}}\n")
+        }),
+        ("rules by patterns of keys", &|n| {
+            format!("- {{name: r{n}, match: {{tags: {{\"A{n}*\": \"*x\"}}}}, profile: web}}\n")
+        }),
+        ("rules by what is attached", &|n| {
+            format!("- {{name: r{n}, match: {{attached: [\"a*{n}\", none]}}, profile: web-{n}}}\n")
         }),
         ("rules by Region", &|n| {
             format!("- {{name: r{n}, match: {{region: x-{n}}}, profile: web}}\n")
@@ -379,6 +386,24 @@ fn large_files() -> Vec<(&'static str, String)> {
                 writeln!(text, "      k{number}: v").unwrap();
             }
             text
+        }),
+        ("two maps of many patterns of keys", {
+            let map = |name: &str| {
+                (0..11_000).fold(
+                    format!("- name: {name}\n  profile: web\n  match:\n    tags:\n"),
+                    |mut text, number| {
+                        writeln!(text, "      \"*{number}x*\": v").unwrap();
+                        text
+                    },
+                )
+            };
+            format!("version: 1\nrules:\n{}{}", map("a"), map("b"))
+        }),
+        ("a profile of many tags and what is attached", {
+            let one = "version: 1\nrules:\n- name: a\n  match: { attached: [";
+            let attached = format!("\"{}\", ", "*x".repeat(120)).repeat(400);
+            let profile = "${tag:A}x".repeat(90_000);
+            format!("{one}{attached}y] }}\n  profile: \"{profile}\"\n")
         }),
         ("brackets", "[".repeat(MAX_BYTES)),
         ("dashes", "- ".repeat(MAX_BYTES / 2)),

@@ -3,6 +3,8 @@
 //! `cargo test` does the same each time. `FUZZ_SECONDS=600` goes on for so long for each target, from a new beginning each
 //! time. What fails is made small and put into the corpus, so that it fails again until it is mended.
 
+#![expect(clippy::print_stdout, reason = "what is tried, for those who ask with --nocapture")]
+
 mod mutate;
 
 use std::fs;
@@ -101,6 +103,12 @@ fn policies() {
             "subnet",
             "instance-type",
             "platform",
+            "attached",
+            "when-stopped",
+            "swap",
+            "wait",
+            "kubernetes.io/cluster/*",
+            "None",
             "linux",
             "${tag:App}",
             "${tag:",

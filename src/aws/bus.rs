@@ -5,10 +5,11 @@ use std::time::Duration;
 use aws_sdk_eventbridge::types::PutEventsRequestEntry;
 use futures_util::future::join_all;
 
-use crate::aws::cloud::AwsMessage;
-use crate::aws::queue::failed_call;
+use crate::aws::errors::{failed_call, failed_entry};
+use crate::aws::secrets::KeepsSecrets;
 use crate::aws::{Aws, timeouts};
 use crate::bus::{Bus, Notice, SOURCE};
+use crate::model::Region;
 use crate::queue::QueueError;
 
 const CALL: &str = "PutEvents";
@@ -20,14 +21,17 @@ const OPERATION_TIMEOUT: Duration = Duration::from_millis(1900);
 
 impl Bus for Aws {
     async fn tell(&self, bus: &str, notices: &[Notice]) -> Vec<Result<(), QueueError>> {
-        let Some(region) = self.region() else {
-            return vec![Err(QueueError::new(CALL, None, "AWS_REGION is not set")); notices.len()];
+        // Another Region's EventBridge says that there is no such bus.
+        let region = bus.split(':').nth(3).and_then(|region| Region::parse(region).ok());
+        let Some(region) = region.or_else(|| self.region()) else {
+            let why = "the bus's ARN names no Region, and AWS_REGION is not set";
+            return vec![Err(QueueError::new(CALL, None, why)); notices.len()];
         };
         let client = self.events.get_or_make(&region, |region| {
             let config = aws_sdk_eventbridge::config::Builder::from(&self.sdk)
                 .region(region)
                 .timeout_config(timeouts(ATTEMPT_TIMEOUT, OPERATION_TIMEOUT));
-            aws_sdk_eventbridge::Client::from_conf(config.build())
+            aws_sdk_eventbridge::Client::from_conf(config.interceptor(KeepsSecrets).build())
         });
         let calls = notices.chunks(ENTRIES_PER_CALL).map(async |chunk| {
             let entries = chunk.iter().map(|notice| {
@@ -41,15 +45,14 @@ impl Bus for Aws {
             let answer = client.put_events().set_entries(Some(entries.collect())).send().await;
             let results = match answer {
                 Ok(answer) => answer.entries.unwrap_or_default(),
-                Err(error) => return vec![Err(failed_call(CALL, error)); chunk.len()],
+                Err(error) => return vec![Err(failed_call(CALL, &error)); chunk.len()],
             };
             // An answer for each, in their order: an id for what was taken, a code for what was not.
             let each = |place: usize| match results.get(place) {
                 Some(entry) if entry.event_id().is_some() => Ok(()),
                 Some(entry) => {
                     let message = entry.error_message().unwrap_or("EventBridge sent no message");
-                    let message = AwsMessage::of(entry.error_code(), message);
-                    Err(QueueError::new(CALL, entry.error_code().map(str::to_owned), message))
+                    Err(failed_entry(CALL, entry.error_code(), message))
                 }
                 None => Err(QueueError::new(CALL, None, "the answer does not say how it went")),
             };

@@ -1,19 +1,17 @@
 //! EC2 and IAM by AWS's SDK: requests out, facts or classified errors back.
 
 use std::collections::HashMap;
-use std::error::Error;
 use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
-use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::types::IamInstanceProfileSpecification;
 use percent_encoding::percent_decode_str;
 
+use crate::aws::errors::{failed, unreadable};
 use crate::aws::{ATTEMPTS, timeouts};
-use crate::cloud::codes::classify;
 use crate::cloud::{Cloud, CloudError, ErrorKind, Fleet, IDS_PER_READ, Operation, Page};
 use crate::model::{
-    AccountId, Association, AssociationId, AssociationState, Filter, Instance, InstanceId,
+    AccountId, Association, AssociationId, AssociationState, Filter, Illegal, Instance, InstanceId,
     InstanceState, Keeper, Platform, Profile, ProfileArn, ProfileId, ProfileName, Role, Tags,
 };
 
@@ -58,7 +56,7 @@ impl Cloud for AwsCloud {
                 .into_paginator()
                 .send();
             while let Some(page) = pages.next().await {
-                for reservation in page.map_err(|error| failed(CALL, "*", error))?.reservations() {
+                for reservation in page.map_err(|error| failed(CALL, "*", &error))?.reservations() {
                     let account =
                         reservation.owner_id().and_then(|owner| AccountId::parse(owner).ok());
                     instances.extend(
@@ -85,9 +83,9 @@ impl Cloud for AwsCloud {
                 .into_paginator()
                 .send();
             while let Some(page) = pages.next().await {
-                let page = page.map_err(|error| failed(CALL, "*", error))?;
+                let page = page.map_err(|error| failed(CALL, "*", &error))?;
                 associations.extend(
-                    page.iam_instance_profile_associations().iter().filter_map(association),
+                    page.iam_instance_profile_associations().iter().filter_map(association_of),
                 );
             }
         }
@@ -106,7 +104,7 @@ impl Cloud for AwsCloud {
                 .into_paginator()
                 .send();
             while let Some(page) = pages.next().await {
-                let page = page.map_err(|error| failed(Operation::DescribeTags, "*", error))?;
+                let page = page.map_err(|error| failed(Operation::DescribeTags, "*", &error))?;
                 for tag in page.tags() {
                     let id = tag.resource_id().and_then(|id| InstanceId::parse(id).ok());
                     let (Some(id), Some(key)) = (id, tag.key()) else { continue };
@@ -122,7 +120,7 @@ impl Cloud for AwsCloud {
         const CALL: Operation = Operation::GetInstanceProfile;
         let answer =
             self.iam.get_instance_profile().instance_profile_name(name.as_str()).send().await;
-        match answer.map_err(|error| failed(CALL, name.as_str(), error)) {
+        match answer.map_err(|error| failed(CALL, name.as_str(), &error)) {
             Ok(output) => match output.instance_profile() {
                 Some(found) => profile(found).map(Some),
                 None => Err(unreadable(CALL, "the answer holds no instance profile")),
@@ -145,9 +143,9 @@ impl Cloud for AwsCloud {
             .config_override(once())
             .send()
             .await
-            .map(|answer| answer.iam_instance_profile_association().and_then(association))
+            .map(|answer| answer.iam_instance_profile_association().and_then(association_of))
             .map_err(|error| {
-                failed(Operation::AssociateIamInstanceProfile, instance.as_str(), error)
+                failed(Operation::AssociateIamInstanceProfile, instance.as_str(), &error)
             })
     }
 
@@ -164,9 +162,13 @@ impl Cloud for AwsCloud {
             .config_override(once())
             .send()
             .await
-            .map(|answer| answer.iam_instance_profile_association().and_then(association))
+            .map(|answer| answer.iam_instance_profile_association().and_then(association_of))
             .map_err(|error| {
-                failed(Operation::ReplaceIamInstanceProfileAssociation, association.as_str(), error)
+                failed(
+                    Operation::ReplaceIamInstanceProfileAssociation,
+                    association.as_str(),
+                    &error,
+                )
             })
     }
 
@@ -180,7 +182,7 @@ impl Cloud for AwsCloud {
             .await
             .map(drop)
             .map_err(|error| {
-                failed(Operation::DisassociateIamInstanceProfile, association.as_str(), error)
+                failed(Operation::DisassociateIamInstanceProfile, association.as_str(), &error)
             })
     }
 }
@@ -204,7 +206,7 @@ impl Fleet for AwsCloud {
             .config_override(patiently())
             .send()
             .await
-            .map_err(|error| failed(CALL, "*", error))?;
+            .map_err(|error| failed(CALL, "*", &error))?;
         let rows = page.reservations().iter().flat_map(|reservation| {
             let account = reservation.owner_id().and_then(|owner| AccountId::parse(owner).ok());
             let found = reservation.instances().iter();
@@ -224,8 +226,8 @@ impl Fleet for AwsCloud {
             .config_override(patiently())
             .send()
             .await
-            .map_err(|error| failed(CALL, "*", error))?;
-        let rows = page.iam_instance_profile_associations().iter().filter_map(association);
+            .map_err(|error| failed(CALL, "*", &error))?;
+        let rows = page.iam_instance_profile_associations().iter().filter_map(association_of);
         Ok(Page { rows: rows.collect(), next: token(page.next_token()) })
     }
 }
@@ -293,7 +295,7 @@ fn instance(found: &aws_sdk_ec2::types::Instance, account: Option<&AccountId>) -
 }
 
 /// `None` for a row that names no instance or has no id: nothing could be done about it.
-fn association(row: &aws_sdk_ec2::types::IamInstanceProfileAssociation) -> Option<Association> {
+fn association_of(row: &aws_sdk_ec2::types::IamInstanceProfileAssociation) -> Option<Association> {
     let profile = row.iam_instance_profile();
     Some(Association {
         id: AssociationId::parse(row.association_id()?).ok()?,
@@ -308,7 +310,7 @@ fn association(row: &aws_sdk_ec2::types::IamInstanceProfileAssociation) -> Optio
 }
 
 fn profile(found: &aws_sdk_iam::types::InstanceProfile) -> Result<Profile, CloudError> {
-    let unreadable = |error| unreadable(Operation::GetInstanceProfile, error);
+    let unreadable = |why: Illegal| unreadable(Operation::GetInstanceProfile, &why.to_string());
     Ok(Profile {
         arn: ProfileArn::parse(found.arn()).map_err(unreadable)?,
         id: ProfileId::parse(found.instance_profile_id()).map_err(unreadable)?,
@@ -321,70 +323,4 @@ fn profile(found: &aws_sdk_iam::types::InstanceProfile) -> Result<Profile, Cloud
                 .map(std::borrow::Cow::into_owned),
         }),
     })
-}
-
-/// An answer that says success and cannot be read: what it stands for is unknown, so it is asked for again.
-fn unreadable(operation: Operation, why: impl Into<Box<dyn Error + Send + Sync>>) -> CloudError {
-    CloudError::new(operation, ErrorKind::Transient, None, why)
-}
-
-/// What AWS says about an error, apart from its code.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct AwsMessage(String);
-
-impl AwsMessage {
-    /// The longest part of a message that is kept, in characters: AWS's own are shorter.
-    const ENOUGH: usize = 1000;
-
-    pub(super) fn of(code: Option<&str>, message: &str) -> Self {
-        // This one quotes the whole signed request, session token and all.
-        if code == Some("SignatureDoesNotMatch") {
-            return Self("the request's signature is not the one AWS calculated".to_owned());
-        }
-        Self(message.chars().take(Self::ENOUGH).collect())
-    }
-}
-
-/// `on` is what the call was about: the resource of a missing right, where AWS names none.
-pub(super) fn failed<E>(operation: Operation, on: &str, error: SdkError<E>) -> CloudError
-where
-    E: ProvideErrorMetadata + Error + Send + Sync + 'static,
-{
-    match &error {
-        SdkError::ServiceError(answer) => {
-            let code = answer.err().code().map(str::to_owned);
-            let message = answer.err().message().map(str::to_owned);
-            let mut kind = classify(
-                operation,
-                code.as_deref(),
-                message.as_deref().unwrap_or_default(),
-                answer.raw().status().as_u16(),
-            );
-            if let ErrorKind::Denied(right) = &mut kind {
-                right.resource.get_or_insert_with(|| on.to_owned());
-            }
-            match message {
-                Some(message) => {
-                    let message = AwsMessage::of(code.as_deref(), &message);
-                    CloudError::new(operation, kind, code, message)
-                }
-                // An answer that could not be read: the reader says why.
-                None if code.is_none() => CloudError::new(operation, kind, code, error),
-                None => {
-                    let message = AwsMessage("AWS sent no message".to_owned());
-                    CloudError::new(operation, kind, code, message)
-                }
-            }
-        }
-        SdkError::ConstructionFailure(_) => {
-            CloudError::new(operation, ErrorKind::Rejected, None, error)
-        }
-        // Timeouts, connections that broke, answers that could not be read.
-        SdkError::TimeoutError(_)
-        | SdkError::DispatchFailure(_)
-        | SdkError::ResponseError(_)
-        // The SDK's enum may grow; whatever it adds is no better known.
-        | _ => CloudError::new(operation, ErrorKind::Transient, None, error),
-    }
 }

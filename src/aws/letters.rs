@@ -5,15 +5,15 @@ use std::time::Duration;
 use aws_sdk_sqs::error::SdkError;
 use aws_sdk_sqs::types::{DeleteMessageBatchRequestEntry, Message, MessageSystemAttributeName};
 
-use crate::aws::queue::{ENTRIES_PER_CALL, each, failed_call, hide_batch, send_batch};
+use crate::aws::errors::failed_call;
+use crate::aws::queue::{ENTRIES_PER_CALL, batches, each, hide_batch, send_batch};
+use crate::aws::secrets::KeepsSecrets;
 use crate::aws::{ATTEMPT_TIMEOUT, Aws, OPERATION_TIMEOUT, timeouts};
 use crate::model::Region;
-use crate::queue::{DeadLetters, Hidden, Letter, QueueError};
+use crate::queue::{DeadLetters, Hidden, Letter, Outgoing, QueueError};
 
 /// An answer that says "none" has asked all of SQS's servers only if it was waited for, however shortly.
 const WAIT_SECONDS: i32 = 1;
-/// Bytes that a call's bodies may hold together: SQS takes 1 MiB, and counts more than the bodies.
-const BYTES_PER_CALL: usize = 1_000_000;
 
 /// A dead-letter queue, and the queue that its letters go back to.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl Aws {
             .region(aws_sdk_sqs::config::Region::new(region.as_str().to_owned()))
             .timeout_config(timeouts(ATTEMPT_TIMEOUT, OPERATION_TIMEOUT));
         AwsLetters {
-            sqs: aws_sdk_sqs::Client::from_conf(config.build()),
+            sqs: aws_sdk_sqs::Client::from_conf(config.interceptor(KeepsSecrets).build()),
             dead_letter_queue: dead_letter_queue.to_owned(),
             queue: queue.to_owned(),
         }
@@ -56,7 +56,7 @@ impl DeadLetters for AwsLetters {
             Ok(answer) => {
                 Ok(answer.messages.unwrap_or_default().into_iter().filter_map(letter).collect())
             }
-            Err(error) => Err(failed_call("ReceiveMessage", error)),
+            Err(error) => Err(failed_call("ReceiveMessage", &error)),
         }
     }
 
@@ -71,12 +71,11 @@ impl DeadLetters for AwsLetters {
     }
 
     async fn send_again(&self, bodies: &[&str]) -> Vec<Result<(), QueueError>> {
-        let mut results = Vec::with_capacity(bodies.len());
-        let mut rest = bodies;
-        while !rest.is_empty() {
-            let (chunk, later) = rest.split_at(fitting(rest));
-            results.extend(send_bodies(&self.sqs, &self.queue, chunk).await);
-            rest = later;
+        let messages: Vec<_> =
+            bodies.iter().map(|body| Outgoing::at_once((*body).to_owned())).collect();
+        let mut results = Vec::with_capacity(messages.len());
+        for batch in batches(&messages) {
+            results.extend(send_batch(&self.sqs, &self.queue, batch).await);
         }
         results
     }
@@ -101,16 +100,6 @@ impl DeadLetters for AwsLetters {
     }
 }
 
-/// How many of these bodies go into one call: one at least.
-fn fitting(bodies: &[&str]) -> usize {
-    let mut bytes = 0;
-    let fits = |body: &&&str| {
-        bytes += body.len();
-        bytes <= BYTES_PER_CALL
-    };
-    bodies.iter().take(ENTRIES_PER_CALL).take_while(fits).count().max(1)
-}
-
 /// `None` for what has no receipt: nothing could be done with it.
 fn letter(message: Message) -> Option<Letter> {
     let number = |name: &MessageSystemAttributeName| {
@@ -129,19 +118,4 @@ fn letter(message: Message) -> Option<Letter> {
         receives: u32::try_from(receives).unwrap_or(u32::MAX),
         sent_ms,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_call_holds_as_many_bodies_as_sqs_takes() {
-        let (small, large) = ("x".repeat(1000), "x".repeat(600_000));
-        assert_eq!(fitting(&[small.as_str(); 30]), 10);
-        assert_eq!(fitting(&[&small, &large, &small, &large, &small]), 3);
-        let huge = "x".repeat(BYTES_PER_CALL + 1);
-        assert_eq!(fitting(&[&huge, &small]), 1);
-        assert_eq!(fitting(&[&small, &huge]), 1);
-    }
 }

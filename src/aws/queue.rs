@@ -12,10 +12,12 @@ use aws_sdk_sqs::types::{
 };
 use futures_util::future::join_all;
 
-use crate::aws::cloud::AwsMessage;
+use crate::aws::errors::{failed_call, failed_entry};
+use crate::aws::secrets::KeepsSecrets;
 use crate::aws::{Aws, timeouts};
 use crate::model::{QueueArn, Region};
 use crate::queue::{DeadLetter, Hidden, Outgoing, QueueError, Queues};
+use crate::redaction::clean;
 
 /// The longest that SQS holds a new message back, in seconds.
 const LONGEST_DELAY: i32 = 900;
@@ -26,8 +28,12 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(900);
 const OPERATION_TIMEOUT: Duration = Duration::from_millis(1900);
 /// Calls under way at once, where a sweep sends many messages: each has less than a second.
 const CALLS_AT_ONCE: usize = 8;
-/// The longest part of an error that goes with a dead letter, in characters. SQS takes a megabyte, body included.
-const ENOUGH: usize = 4000;
+/// Bytes that SQS takes in one call: bodies, and attributes with their names and types.
+const MAX_BYTES: usize = 1_048_576;
+/// The longest part of an error that goes with a dead letter, in bytes: an encoded denial, whole.
+const MAX_ERROR_BYTES: usize = 65_536;
+/// What stands beside the bodies, in bytes: in a dead letter names, types, the error's type and the message's id.
+const BYTES_BESIDE: usize = 1024;
 
 impl Queues for Aws {
     async fn hide(&self, queue: &QueueArn, messages: &[Hidden<'_>]) -> Vec<Result<(), QueueError>> {
@@ -72,9 +78,8 @@ impl Queues for Aws {
         };
         let sqs = self.sqs(&region);
         let mut results = Vec::with_capacity(messages.len());
-        for many in messages.chunks(ENTRIES_PER_CALL * CALLS_AT_ONCE) {
-            let chunks = many.chunks(ENTRIES_PER_CALL);
-            let calls = chunks.map(|chunk| send_batch(&sqs, queue, chunk));
+        for many in batches(messages).chunks(CALLS_AT_ONCE) {
+            let calls = many.iter().map(|batch| send_batch(&sqs, queue, batch));
             results.extend(join_all(calls).await.concat());
         }
         results
@@ -87,7 +92,7 @@ impl Aws {
             let config = aws_sdk_sqs::config::Builder::from(&self.sdk)
                 .region(region)
                 .timeout_config(timeouts(ATTEMPT_TIMEOUT, OPERATION_TIMEOUT));
-            aws_sdk_sqs::Client::from_conf(config.build())
+            aws_sdk_sqs::Client::from_conf(config.interceptor(KeepsSecrets).build())
         })
     }
 
@@ -131,14 +136,22 @@ pub(super) async fn hide_batch(
     })
 }
 
-/// As [`send_batch`], of messages that are to be seen at once.
-pub(super) async fn send_bodies(
-    sqs: &aws_sdk_sqs::Client,
-    queue: &str,
-    bodies: &[&str],
-) -> Vec<Result<(), QueueError>> {
-    let at_once = |body: &&str| Outgoing::at_once((*body).to_owned());
-    send_batch(sqs, queue, &bodies.iter().map(at_once).collect::<Vec<_>>()).await
+/// Messages as SQS takes them in one call each: so many, and so many bytes. One that is too large for any call is alone.
+pub(super) fn batches(messages: &[Outgoing]) -> Vec<&[Outgoing]> {
+    let mut batches = Vec::new();
+    let mut rest = messages;
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let fits = |message: &&Outgoing| {
+            bytes += message.body.len();
+            bytes <= MAX_BYTES - BYTES_BESIDE
+        };
+        let number = rest.iter().take(ENTRIES_PER_CALL).take_while(fits).count().max(1);
+        let (batch, others) = rest.split_at(number);
+        batches.push(batch);
+        rest = others;
+    }
+    batches
 }
 
 /// Sends as many messages as SQS takes in one call, and no more.
@@ -168,21 +181,29 @@ pub(super) async fn send_batch(
 
 /// What went wrong, for a person and for a program that sorts dead letters.
 fn attributes(letter: &DeadLetter<'_>) -> Option<HashMap<String, MessageAttributeValue>> {
+    let room = MAX_BYTES.saturating_sub(letter.body.len() + BYTES_BESIDE).min(MAX_ERROR_BYTES);
     let text = |text: &str| {
-        let text: String = text.chars().take(ENOUGH).filter(|c| is_legal(*c)).collect();
         let value = MessageAttributeValue::builder().data_type("String").string_value(text);
         value.build().ok()
     };
-    Some(HashMap::from([
+    let mut attributes = HashMap::from([
         ("ErrorType".to_owned(), text(letter.error_type)?),
-        ("Error".to_owned(), text(letter.error)?),
         ("MessageId".to_owned(), text(letter.message_id)?),
-    ]))
+    ]);
+    // On one line, so that no reader takes a part of it for a line of its own; with that, of SQS's characters alone.
+    let error = clean(letter.error);
+    let error: String = error.chars().filter(|c| is_legal(*c)).collect();
+    let error = &error[..error.floor_char_boundary(room)];
+    // SQS takes no empty one.
+    if !error.is_empty() {
+        attributes.insert("Error".to_owned(), text(error)?);
+    }
+    Some(attributes)
 }
 
-/// Whether SQS takes a character: those of XML 1.0.
+/// Whether SQS takes a character: those of XML 1.0, of which controls are escaped before.
 fn is_legal(c: char) -> bool {
-    matches!(c, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
+    !matches!(c, '\u{fffe}' | '\u{ffff}')
 }
 
 /// A call's answer as one for each of its entries, which are named by their places. What SQS does not say to have
@@ -198,7 +219,7 @@ where
 {
     let (successful, failed) = match answer {
         Ok(answer) => sort(answer),
-        Err(error) => return vec![Err(failed_call(operation, error)); entries],
+        Err(error) => return vec![Err(failed_call(operation, &error)); entries],
     };
     let result = |place: usize| {
         let id = place.to_string();
@@ -207,10 +228,8 @@ where
         }
         Err(match failed.iter().find(|failure| failure.id() == id) {
             Some(failure) => {
-                let code = Some(failure.code().to_owned());
                 let message = failure.message().unwrap_or("SQS sent no message");
-                let message = AwsMessage::of(code.as_deref(), message);
-                QueueError::new(operation, code, message)
+                failed_entry(operation, Some(failure.code()), message)
             }
             None => QueueError::new(operation, None, "SQS's answer does not say how it went"),
         })
@@ -218,15 +237,21 @@ where
     (0..entries).map(result).collect()
 }
 
-/// A call that failed as a whole.
-pub(super) fn failed_call<E>(operation: &'static str, error: SdkError<E>) -> QueueError
-where
-    E: ProvideErrorMetadata + Error + Send + Sync + 'static,
-{
-    let code = error.code().map(str::to_owned);
-    let message = error.message().map(|text| AwsMessage::of(code.as_deref(), text));
-    match message {
-        Some(message) => QueueError::new(operation, code, message),
-        None => QueueError::new(operation, code, error),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_holds_as_many_messages_as_sqs_takes() {
+        let sizes = |bytes: &[usize]| {
+            let messages: Vec<_> =
+                bytes.iter().map(|bytes| Outgoing::at_once("x".repeat(*bytes))).collect();
+            batches(&messages).into_iter().map(<[Outgoing]>::len).collect::<Vec<_>>()
+        };
+        assert_eq!(sizes(&[]), [0; 0]);
+        assert_eq!(sizes(&[1000; 30]), [10, 10, 10]);
+        assert_eq!(sizes(&[1000, 600_000, 1000, 600_000, 1000]), [3, 2]);
+        assert_eq!(sizes(&[MAX_BYTES + 1, 1000, MAX_BYTES + 1]), [1, 1, 1]);
+        assert_eq!(sizes(&[MAX_BYTES / 2; 2]), [1, 1], "room is left for what else counts");
     }
 }

@@ -5,12 +5,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::event::{Malformed, illegal, object};
+use crate::event::envelope::object;
+use crate::event::{Malformed, illegal};
 use crate::flapping::History;
 use crate::model::{
     AccountId, AssociationId, Detached, InstanceId, InstanceRef, ProfileArn, ProfileId, Region,
 };
-use crate::queue::{Outgoing, QueueError, Queues, WriteAhead};
+use crate::queue::Outgoing;
 use crate::verification::{After, FIRST_LOOK, Verification};
 
 /// The key by which a message about an unfinished swap is known.
@@ -29,24 +30,18 @@ const LONGEST_DELAY: Duration = Duration::from_mins(15);
 /// Corrections that a message carries: more are not needed to know that an instance is flapping.
 const MAX_CARRIED: usize = 10;
 
-/// The function's own queue.
-#[derive(Debug)]
-pub struct OwnQueue<'a, Q> {
-    /// The queues.
-    pub queues: &'a Q,
-    /// The queue's URL.
-    pub url: &'a str,
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SwapMessage {
+    #[serde(rename = "finish-swap", deserialize_with = "object")]
+    fields: SwapFields,
 }
 
-impl<Q: Queues> WriteAhead for OwnQueue<'_, Q> {
-    async fn write_down(&self, detached: &Detached) -> Result<(), QueueError> {
-        let message = message_to_finish_swap(detached);
-        let sent = self.queues.send(self.url, std::slice::from_ref(&message)).await;
-        // An answer that does not say so is no success.
-        sent.into_iter().next().unwrap_or_else(|| {
-            Err(QueueError::new("SendMessage", None, "SQS's answer does not say how it went"))
-        })
-    }
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VerifyMessage {
+    #[serde(rename = "verify", deserialize_with = "object")]
+    fields: VerifyFields,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -124,7 +119,8 @@ pub fn message_to_verify(verification: &Verification) -> Outgoing {
 /// # Errors
 /// [`Malformed`], naming the field and what it takes.
 pub fn read_swap(value: Value) -> Result<Detached, Malformed> {
-    let fields: SwapFields = fields_of(value, FINISH_SWAP, SWAP)?;
+    let why = |why| Malformed::Fields { kind: SWAP, why };
+    let SwapMessage { fields } = SwapMessage::deserialize(value).map_err(why)?;
     let profile = ProfileArn::parse(&fields.profile).map_err(illegal(SWAP, "profile"))?;
     let association = AssociationId::parse(&fields.association_id);
     Ok(Detached {
@@ -139,7 +135,8 @@ pub fn read_swap(value: Value) -> Result<Detached, Malformed> {
 /// # Errors
 /// [`Malformed`], naming the field and what it takes.
 pub fn read_verification(value: Value) -> Result<Verification, Malformed> {
-    let fields: VerifyFields = fields_of(value, VERIFY, VERIFICATION)?;
+    let why = |why| Malformed::Fields { kind: VERIFICATION, why };
+    let VerifyMessage { fields } = VerifyMessage::deserialize(value).map_err(why)?;
     let (id, region) = (&fields.instance_id, &fields.region);
     let after = After::ALL.into_iter().find(|after| after.as_str() == fields.after);
     let association = fields.association_id.as_deref().map(AssociationId::parse).transpose();
@@ -160,20 +157,6 @@ pub fn read_verification(value: Value) -> Result<Verification, Malformed> {
             by: fields.changed_by,
         },
     })
-}
-
-fn fields_of<T: for<'de> Deserialize<'de>>(
-    mut value: Value,
-    key: &'static str,
-    kind: &'static str,
-) -> Result<T, Malformed> {
-    let inner = value.get_mut(key).map(Value::take).unwrap_or_default();
-    let others = value.as_object().into_iter().flat_map(|fields| fields.keys());
-    if others.filter(|other| *other != key).count() > 0 {
-        return Err(Malformed::NotAnEvent("a message of the function's own with other fields"));
-    }
-    let inner = object(inner, kind)?;
-    T::deserialize(inner).map_err(|why| Malformed::Fields { kind, why })
 }
 
 fn instance(

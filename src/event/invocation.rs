@@ -6,7 +6,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::census::{AskedBy, SweepRequest};
-use crate::event::{Caller, Malformed, Occasion, Origin, Reading, Target, Trigger, object};
+use crate::event::envelope::object;
+use crate::event::{Caller, Malformed, Occasion, Origin, Reading, Target, Trigger};
 use crate::expectation::Expectation;
 use crate::model::{Filter, InstanceId, InstanceRef};
 use crate::queue::Outgoing;
@@ -83,7 +84,8 @@ pub fn of_a_sweep(value: Value) -> Result<Reading, Malformed> {
     #[derive(Debug, Deserialize)]
     #[serde(rename_all = "kebab-case", deny_unknown_fields)]
     struct Invocation {
-        sweep: Value,
+        #[serde(deserialize_with = "object")]
+        sweep: Sweep,
         #[serde(default)]
         dry_run: bool,
         #[serde(default)]
@@ -95,13 +97,10 @@ pub fn of_a_sweep(value: Value) -> Result<Reading, Malformed> {
         #[serde(default)]
         filters: BTreeMap<String, Vec<String>>,
     }
-    let unreadable = |why| Malformed::Fields { kind: SWEEP, why };
     let Invocation { sweep, dry_run, scheduled } =
-        Invocation::deserialize(value).map_err(unreadable)?;
-    // An empty list would be taken for a sweep of everything.
-    let Sweep { filters } = Sweep::deserialize(object(sweep, SWEEP)?).map_err(unreadable)?;
+        Invocation::deserialize(value).map_err(|why| Malformed::Fields { kind: SWEEP, why })?;
     let filters: Vec<_> =
-        filters.into_iter().map(|(name, values)| Filter { name, values }).collect();
+        sweep.filters.into_iter().map(|(name, values)| Filter { name, values }).collect();
     // EC2 would refuse it, or take it for no filter.
     let is_empty = |filter: &Filter| {
         filter.name.is_empty()

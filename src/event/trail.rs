@@ -1,9 +1,9 @@
 //! Calls to EC2's API as CloudTrail tells of them: launches, and changes of associations by whatever hand.
 
-use aws_lambda_events::event::eventbridge::EventBridgeEvent;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value;
 
+use crate::event::envelope::Envelope;
 use crate::event::{
     Ignored, Malformed, Occasion, Origin, Reading, Target, Trigger, absent, illegal,
 };
@@ -12,7 +12,7 @@ use crate::model::{AccountId, InstanceId, InstanceRef, Region};
 
 const API_CALL: &str = "API call of CloudTrail";
 
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Detail {
     event_name: String,
@@ -25,9 +25,9 @@ struct Detail {
 
 /// Reads a call. `own_role` is the function's: what it did itself it knows.
 pub fn api_call(value: Value, own_role: Option<&str>) -> Result<Reading, Malformed> {
-    let event: EventBridgeEvent<Detail> = EventBridgeEvent::deserialize(value)
-        .map_err(|why| Malformed::Fields { kind: API_CALL, why })?;
-    let occasion = Occasion { at_ms: event.time.map(|time| time.timestamp_millis()), by: None };
+    let event: Envelope<Detail> =
+        Envelope::deserialize(value).map_err(|why| Malformed::Fields { kind: API_CALL, why })?;
+    let occasion = Occasion { at_ms: event.at_ms(), by: None };
     let Detail { event_name: call, error_code, user_identity, response_elements } = event.detail;
     let (origin, ids) = match call.as_str() {
         "RunInstances" => (Origin::Launch, launched(&response_elements)),

@@ -8,10 +8,15 @@ use serde_saphyr::{Location, Spanned};
 use crate::allow::AllowList;
 use crate::model::{ProfileArn, ProfileName, ProfileRef};
 use crate::policy::Policy;
-use crate::policy::file::{Absent, Different, File, MatchFields, RuleFields, Values};
-use crate::policy::index::Index;
-use crate::policy::pattern::{AnyOf, Effort, Pattern};
-use crate::policy::rule::{Manner, Match, Rule, Target, Trait, WhenAbsent, WhenDifferent};
+use crate::policy::attached::{Attached, NONE};
+use crate::policy::file::{
+    Absent, Different, Entry, File, MatchFields, RuleFields, Stopped, Values,
+};
+use crate::policy::lint::doubts;
+use crate::policy::pattern::{AnyOf, Pattern};
+use crate::policy::rule::{
+    Manner, Match, Rule, TagPattern, Target, Trait, WhenAbsent, WhenDifferent, WhenStopped,
+};
 use crate::policy::template::Template;
 
 /// How much a complaint matters.
@@ -72,13 +77,13 @@ impl<'a> Checker<'a> {
                 format!("version {} is unknown; this program reads version 1", file.version.value);
             self.error(file.version.referenced, message);
         }
-        let ignore: Vec<Match> = file.ignore.iter().map(|entry| self.ignored(entry)).collect();
+        let ignore: Vec<Match> = file.ignore.iter().map(|entry| self.ignored(&entry.0)).collect();
         let mut rules: Vec<Rule> = Vec::with_capacity(file.rules.len());
         let mut places: Vec<Location> = Vec::with_capacity(file.rules.len());
-        let mut lines: HashMap<String, u64> = HashMap::new();
-        for fields in &file.rules {
+        let mut lines: HashMap<&str, u64> = HashMap::new();
+        for Entry(fields) in &file.rules {
             let name = &fields.value.name;
-            if let Some(line) = lines.insert(name.value.clone(), name.referenced.line()) {
+            if let Some(line) = lines.insert(&name.value, name.referenced.line()) {
                 self.error(
                     name.referenced,
                     format!("the rule name {:?} stands in line {line} already", name.value),
@@ -89,56 +94,26 @@ impl<'a> Checker<'a> {
                 places.push(name.referenced);
             }
         }
-        self.look_for_unreachable(&rules, &places);
         if file.rules.is_empty() {
             self.warn(
                 file.version.referenced,
                 "there are no rules, so no instance is managed".to_owned(),
             );
         }
-        self.complaints.sort_by_key(|complaint| (complaint.line, complaint.column));
         let usable =
             self.complaints.iter().all(|complaint| complaint.severity == Severity::Warning);
+        // What a rule seems to do can be told only where it is one.
+        for (number, doubt) in if usable { doubts(&ignore, &rules) } else { Vec::new() } {
+            self.warn(places[number], doubt);
+        }
+        self.complaints.sort_by_key(|complaint| (complaint.line, complaint.column));
         let policy = usable.then(|| Policy::new(ignore, rules, self.allowed.clone()));
         Checked { policy, complaints: self.complaints }
     }
 
-    /// Warns of each rule that an earlier one leaves no instance for. A rule that leaves it none decides, too, about the
-    /// instance with the first of its values, patterns taken as they are written: so the index finds it.
-    fn look_for_unreachable(&mut self, rules: &[Rule], places: &[Location]) {
-        let index = Index::of(rules);
-        let mut effort = Effort::default();
-        for (number, (rule, place)) in rules.iter().zip(places).enumerate() {
-            let first_of = |(key, any_of): (&String, &AnyOf)| {
-                Some((key.clone(), any_of.0.first()?.text().to_owned()))
-            };
-            let candidates =
-                index.candidates(&rule.matching.tags.iter().filter_map(first_of).collect());
-            effort.spend(2 * candidates.len());
-            let mut earlier = candidates.into_iter().take_while(|candidate| *candidate < number);
-            let shadow = earlier.find(|candidate| rules[*candidate].shadows(rule, &mut effort));
-            if let Some(earlier) = shadow {
-                let message = format!(
-                    "the rule {:?} is never reached: {:?} before it matches every instance that it matches",
-                    rule.name, rules[earlier].name
-                );
-                self.warn(*place, message);
-            }
-            if effort.is_spent() {
-                let message = format!(
-                    "from the rule {:?} on, it was not looked for rules that are never reached: there are too many \
-                     patterns to compare",
-                    rule.name
-                );
-                self.warn(*place, message);
-                return;
-            }
-        }
-    }
-
     fn ignored(&mut self, entry: &Spanned<MatchFields>) -> Match {
         let matching = self.matching(&entry.value);
-        if matching.is_empty() {
+        if matching.is_about_everything() {
             self.error(
                 entry.referenced,
                 "this entry ignores every instance; name what it is about".to_owned(),
@@ -149,45 +124,31 @@ impl<'a> Checker<'a> {
 
     fn rule(&mut self, fields: &RuleFields) -> Option<Rule> {
         let name = &fields.name;
-        if name.value.is_empty() || name.value.len() > 64 || name.value.contains(char::is_control) {
+        let is_blank = name.value.trim().is_empty();
+        if is_blank || name.value.chars().count() > 64 || name.value.contains(char::is_control) {
             self.error(name.referenced, "a rule's name has 1 to 64 characters".to_owned());
         }
         let matching = self.matching(&fields.matching.value);
         let target = self.target(&fields.profile, &matching, &name.value)?;
-        let manner = Manner {
-            when_different: match fields.when_different {
-                Different::Replace => WhenDifferent::Replace,
-                Different::Keep => WhenDifferent::Keep,
-            },
-            when_absent: match fields.when_absent {
-                Absent::Associate => WhenAbsent::Associate,
-                Absent::Leave => WhenAbsent::Leave,
-            },
-            ..Manner::default()
-        };
-        if manner
-            == (Manner {
-                when_different: WhenDifferent::Keep,
-                when_absent: WhenAbsent::Leave,
-                ..Manner::default()
-            })
-        {
-            let message = format!(
-                "the rule {:?} does nothing: it keeps every profile and fills no gap",
-                name.value
-            );
-            self.warn(name.referenced, message);
-        }
-        if target == Target::Nothing && manner != Manner::default() {
-            let message = "when-different and when-absent cannot stand beside profile: none";
+        let says_how = fields.when_different.is_some()
+            || fields.when_absent.is_some()
+            || fields.when_stopped.is_some();
+        if target == Target::Nothing && says_how {
+            let message =
+                "when-different, when-absent and when-stopped cannot stand beside profile: none";
             self.error(name.referenced, message.to_owned());
         }
-        if target == Target::Nothing && matching.is_empty() {
+        if target == Target::Nothing && matching.is_about_every_profile() {
             let message =
                 "this rule takes the profile away from every instance; name what it is about";
             self.error(name.referenced, message.to_owned());
         }
-        Some(Rule { name: name.value.clone(), matching, target, manner })
+        let when_stopped = fields.when_stopped.map(|stopped| match stopped {
+            Stopped::Wait => WhenStopped::Wait,
+            Stopped::Swap => WhenStopped::Swap,
+        });
+        let manner = manner(fields, when_stopped.unwrap_or_default());
+        Some(Rule { name: name.value.clone(), matching, target, manner, when_stopped })
     }
 
     fn target(
@@ -196,8 +157,17 @@ impl<'a> Checker<'a> {
         matching: &Match,
         rule: &str,
     ) -> Option<Target> {
-        if profile.value == "none" {
+        if profile.value == NONE {
             return Some(Target::Nothing);
+        }
+        if looks_like_none(&profile.value) {
+            let message = format!(
+                "{:?} is no profile's name here; to take the profile away write none, in small letters (a profile of \
+                 that name is written by its ARN)",
+                profile.value
+            );
+            self.error(profile.referenced, message);
+            return None;
         }
         let template = match Template::parse(&profile.value) {
             Ok(template) => template,
@@ -207,9 +177,10 @@ impl<'a> Checker<'a> {
             }
         };
         for key in template.tag_keys().filter(|key| !matching.tags.contains_key(*key)) {
+            let hint = if is_pattern(key) { " (a key in a profile is no pattern)" } else { "" };
             let message = format!(
                 "the rule {rule:?} makes its profile of the tag {key:?}, which its match does not demand: an \
-                 instance without it skips the rule"
+                 instance without it skips the rule{hint}"
             );
             self.warn(profile.referenced, message);
         }
@@ -241,18 +212,20 @@ impl<'a> Checker<'a> {
 
     fn matching(&mut self, fields: &MatchFields) -> Match {
         let mut matching = Match::default();
-        for (key, values) in &fields.tags {
+        for (key, Entry(values)) in &fields.tags {
             if key.is_empty() || key.chars().count() > 128 {
                 self.error(
                     values.referenced,
                     format!("{key:?} is no tag key: one has 1 to 128 characters"),
                 );
             }
-            if let Some(any_of) = self.any_of(
-                values,
-                |text| text.chars().count() <= 256,
-                "a tag's value has at most 256 characters",
-            ) {
+            let possible = |text: &str| text.chars().filter(|letter| *letter != '*').count() <= 256;
+            let otherwise = "a tag's value has at most 256 characters";
+            let Some(any_of) = self.any_of(values, possible, otherwise) else { continue };
+            if is_pattern(key) {
+                let key = Pattern::new(key);
+                matching.tag_patterns.push(TagPattern { key, values: any_of });
+            } else {
                 matching.tags.insert(key.clone(), any_of);
             }
         }
@@ -270,31 +243,61 @@ impl<'a> Checker<'a> {
                 matching.traits.insert(which, any_of);
             }
         }
+        matching.attached = fields.attached.as_ref().and_then(|values| self.attached(values));
         matching
     }
 
-    /// A pattern that no value can match is a mistake, and an error.
+    fn attached(&mut self, values: &Spanned<Values>) -> Option<Attached> {
+        let possible = |text: &str| !looks_like_none(text) && Attached::is_possible(text);
+        let otherwise = "what is attached is none (in small letters), or a profile's name, or its path and name \
+                         without the leading slash";
+        let texts = self.texts(values, possible, otherwise)?;
+        Some(Attached::of(texts))
+    }
+
     fn any_of(
         &mut self,
         values: &Spanned<Values>,
         possible: fn(&str) -> bool,
         otherwise: &str,
     ) -> Option<AnyOf> {
-        let texts = match &values.value {
-            Values::One(text) => std::slice::from_ref(text),
-            Values::Any(texts) => texts.as_slice(),
+        let texts = self.texts(values, possible, otherwise)?;
+        Some(AnyOf(texts.into_iter().map(Pattern::new).collect()))
+    }
+
+    /// The texts of a list, or the one. A pattern that no value can match is a mistake, and an error.
+    fn texts<'v>(
+        &mut self,
+        values: &'v Spanned<Values>,
+        possible: fn(&str) -> bool,
+        otherwise: &str,
+    ) -> Option<Vec<&'v str>> {
+        let written: Vec<&Spanned<Values>> = match &values.value {
+            Values::Any(list) => list.iter().map(|Entry(value)| value).collect(),
+            Values::One(_) | Values::NoText => vec![values],
         };
-        if texts.is_empty() {
+        if written.is_empty() {
             self.error(
                 values.referenced,
                 "an empty list matches nothing; name at least one value".to_owned(),
             );
             return None;
         }
-        for text in texts.iter().filter(|text| !possible(text)) {
-            self.error(values.referenced, format!("{text:?} can never match: {otherwise}"));
+        let mut texts = Vec::with_capacity(written.len());
+        for value in written {
+            match &value.value {
+                Values::One(text) if possible(text) => texts.push(text.as_str()),
+                Values::One(text) => {
+                    self.error(value.referenced, format!("{text:?} can never match: {otherwise}"));
+                }
+                Values::Any(_) | Values::NoText => {
+                    let message = "a value must be a text (quote numbers, true and false), or a list of texts of \
+                                   which any may match";
+                    self.error(value.referenced, message.to_owned());
+                }
+            }
         }
-        Some(AnyOf(texts.iter().map(|text| Pattern::new(text)).collect()))
+        Some(texts)
     }
 
     fn error(&mut self, at: Location, message: String) {
@@ -310,28 +313,61 @@ impl<'a> Checker<'a> {
     }
 }
 
+fn manner(fields: &RuleFields, when_stopped: WhenStopped) -> Manner {
+    Manner {
+        when_different: match fields.when_different {
+            Some(Different::Replace) | None => WhenDifferent::Replace,
+            Some(Different::Keep) => WhenDifferent::Keep,
+        },
+        when_absent: match fields.when_absent {
+            Some(Absent::Associate) | None => WhenAbsent::Associate,
+            Some(Absent::Leave) => WhenAbsent::Leave,
+        },
+        when_stopped,
+    }
+}
+
+/// Whether it is what programs write for nothing, or `none` in other letters. A template engine's empty variable must not
+/// become a profile's name.
+fn looks_like_none(text: &str) -> bool {
+    let word = text.trim().to_ascii_lowercase();
+    text != NONE && ["none", "null", "nil", "undefined", "~"].contains(&word.as_str())
+}
+
+fn is_pattern(text: &str) -> bool {
+    text.contains(['*', '?'])
+}
+
 /// Whether a pattern could match any value of this kind, and what the values look like.
 fn possible_value(which: Trait) -> (fn(&str) -> bool, &'static str) {
-    fn of(text: &str, legal: impl Fn(u8) -> bool) -> bool {
-        !text.is_empty() && text.bytes().all(|byte| legal(byte) || byte == b'*' || byte == b'?')
-    }
     fn name(byte: u8) -> bool {
         byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-'
     }
     match which {
         Trait::Account => (
             |text| {
-                of(text, |byte| byte.is_ascii_digit()) && (text.len() == 12 || text.contains('*'))
+                let digits = text.bytes().filter(|byte| *byte != b'*').count();
+                let whole = digits == 12 || (digits < 12 && text.contains('*'));
+                whole && could_be("", |byte| byte.is_ascii_digit(), text)
             },
             "an account has 12 digits (quote it)",
         ),
-        Trait::Region => (|text| of(text, name), "a Region looks like eu-west-1"),
-        Trait::Vpc => (|text| of(text, name), "a VPC's id looks like vpc-0123456789abcdef0"),
-        Trait::Subnet => {
-            (|text| of(text, name), "a subnet's id looks like subnet-0123456789abcdef0")
+        Trait::Region => (
+            |text| text.contains(['-', '*', '?']) && could_be("", name, text),
+            "a Region looks like eu-west-1",
+        ),
+        Trait::Vpc => {
+            (|text| could_be("vpc-", name, text), "a VPC's id looks like vpc-0123456789abcdef0")
         }
+        Trait::Subnet => (
+            |text| could_be("subnet-", name, text),
+            "a subnet's id looks like subnet-0123456789abcdef0",
+        ),
         Trait::InstanceType => (
-            |text| of(text, |byte| name(byte) || byte == b'.'),
+            |text| {
+                let legal = |byte| name(byte) || byte == b'.';
+                text.contains(['.', '*', '?']) && could_be("", legal, text)
+            },
             "an instance type looks like t3.micro",
         ),
         Trait::Platform => (
@@ -342,6 +378,30 @@ fn possible_value(which: Trait) -> (fn(&str) -> bool, &'static str) {
             "the platform is linux or windows",
         ),
     }
+}
+
+/// Whether a pattern could match a value that begins so and goes on with at least one legal byte.
+fn could_be(beginning: &str, legal: fn(u8) -> bool, pattern: &str) -> bool {
+    // How much of the beginning may be behind us: a set, since a star leaves that open. One more than its length stands for
+    // what goes on.
+    let beginning = beginning.as_bytes();
+    let end = beginning.len() + 1;
+    let mut reached = [false; 16];
+    reached[0] = true;
+    for byte in pattern.bytes() {
+        let mut next = [false; 16];
+        for place in (0..=end).filter(|place| reached[*place]) {
+            let fits = beginning.get(place).map_or(legal(byte), |expected| *expected == byte);
+            match byte {
+                b'*' => next[place..=end].fill(true),
+                b'?' => next[(place + 1).min(end)] = true,
+                _ if fits => next[(place + 1).min(end)] = true,
+                _ => {}
+            }
+        }
+        reached = next;
+    }
+    reached[end]
 }
 
 impl fmt::Display for Complaint {

@@ -1,11 +1,12 @@
 //! The policy file: YAML to a policy, or to complaints that name line and column.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use serde::de::Error as _;
+use serde::de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use serde_saphyr::Spanned;
 use serde_saphyr::budget::BudgetBreach;
+use serde_saphyr::{MergeKeyPolicy, Spanned};
 
 use crate::allow::AllowList;
 use crate::policy::check::check_content;
@@ -37,15 +38,17 @@ pub fn built_in(tag_key: &str) -> String {
 #[cfg_attr(feature = "cli", schemars(title = "auto-instance-profile policy"))]
 pub struct File {
     /// The version of this format: 1.
+    #[serde(deserialize_with = "required")]
     #[cfg_attr(feature = "cli", schemars(with = "u64", range(min = 1, max = 1)))]
     pub(super) version: Spanned<u64>,
     /// Instances that are left alone, whatever else matches.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "list")]
     #[cfg_attr(feature = "cli", schemars(with = "Vec<MatchFields>"))]
-    pub(super) ignore: Vec<Spanned<MatchFields>>,
+    pub(super) ignore: Vec<Entry<MatchFields>>,
     /// The first rule that matches decides.
+    #[serde(deserialize_with = "list")]
     #[cfg_attr(feature = "cli", schemars(with = "Vec<RuleFields>"))]
-    pub(super) rules: Vec<Spanned<RuleFields>>,
+    pub(super) rules: Vec<Entry<RuleFields>>,
 }
 
 /// A rule.
@@ -54,86 +57,264 @@ pub struct File {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct RuleFields {
     /// The rule's name, unique in the file. Logs and reports say it.
-    #[cfg_attr(feature = "cli", schemars(with = "String"))]
+    #[serde(deserialize_with = "required")]
+    #[cfg_attr(feature = "cli", schemars(with = "String", length(min = 1, max = 64)))]
     pub(super) name: Spanned<String>,
     /// The instances it is about: all that is named must match; {} is every instance.
-    #[serde(rename = "match", deserialize_with = "present")]
+    #[serde(rename = "match", deserialize_with = "map")]
     #[cfg_attr(feature = "cli", schemars(with = "MatchFields"))]
     pub(super) matching: Spanned<MatchFields>,
     /// The profile they must have: a name or an ARN, ${tag:KEY} standing for a tag's value; or none.
-    #[cfg_attr(feature = "cli", schemars(with = "String"))]
+    #[serde(deserialize_with = "profile")]
+    #[cfg_attr(
+        feature = "cli",
+        schemars(with = "String", length(min = 1), extend("not" = {"enum": ["None", "NONE", "null", "Null", "NULL", "~"]}))
+    )]
     pub(super) profile: Spanned<String>,
     /// What happens to another profile: it is replaced, or kept.
-    #[serde(default)]
-    pub(super) when_different: Different,
-    /// What happens to a bare instance: the profile is associated, or the instance left bare.
-    #[serde(default)]
-    pub(super) when_absent: Absent,
+    #[serde(default, deserialize_with = "optional")]
+    #[cfg_attr(feature = "cli", schemars(with = "Different"))]
+    pub(super) when_different: Option<Different>,
+    /// What happens to an instance without a profile: it is associated, or the instance left without one.
+    #[serde(default, deserialize_with = "optional")]
+    #[cfg_attr(feature = "cli", schemars(with = "Absent"))]
+    pub(super) when_absent: Option<Absent>,
+    /// What happens to another profile of a stopped instance: it waits for the start, or is swapped. A setting is the default.
+    #[serde(default, deserialize_with = "optional")]
+    #[cfg_attr(feature = "cli", schemars(with = "Stopped"))]
+    pub(super) when_stopped: Option<Stopped>,
 }
 
-#[derive(Debug, Deserialize, Default, Clone, Copy)]
+#[derive(Debug, Deserialize, Clone, Copy)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Different {
-    #[default]
     Replace,
     Keep,
 }
 
-#[derive(Debug, Deserialize, Default, Clone, Copy)]
+#[derive(Debug, Deserialize, Clone, Copy)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Absent {
-    #[default]
     Associate,
     Leave,
 }
 
+#[derive(Debug, Deserialize, Clone, Copy)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Stopped {
+    Wait,
+    Swap,
+}
+
 /// What an instance must be like. Values are patterns: * for any run of characters, ? for one.
-#[derive(Debug, Deserialize, Default)]
+#[derive(Debug, Deserialize)]
 #[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct MatchFields {
-    /// Tags by their exact keys.
-    #[serde(default, deserialize_with = "present")]
-    #[cfg_attr(feature = "cli", schemars(with = "BTreeMap<String, Values>"))]
-    pub(super) tags: BTreeMap<String, Spanned<Values>>,
+    /// Tags by their keys. A key with * or ? stands for the tags whose keys it matches, one of which must have the value.
+    #[serde(default, deserialize_with = "map")]
+    #[cfg_attr(
+        feature = "cli",
+        schemars(with = "BTreeMap<String, Values>", extend("propertyNames" = {"minLength": 1, "maxLength": 128}))
+    )]
+    pub(super) tags: BTreeMap<String, Entry<Values>>,
     /// The account's id.
-    #[cfg_attr(feature = "cli", schemars(with = "Option<Values>"))]
+    #[serde(default, deserialize_with = "optional")]
+    #[cfg_attr(feature = "cli", schemars(with = "PropertyValues"))]
     pub(super) account: Option<Spanned<Values>>,
     /// The Region.
-    #[cfg_attr(feature = "cli", schemars(with = "Option<Values>"))]
+    #[serde(default, deserialize_with = "optional")]
+    #[cfg_attr(feature = "cli", schemars(with = "PropertyValues"))]
     pub(super) region: Option<Spanned<Values>>,
     /// The VPC's id.
-    #[cfg_attr(feature = "cli", schemars(with = "Option<Values>"))]
+    #[serde(default, deserialize_with = "optional")]
+    #[cfg_attr(feature = "cli", schemars(with = "PropertyValues"))]
     pub(super) vpc: Option<Spanned<Values>>,
     /// The subnet's id.
-    #[cfg_attr(feature = "cli", schemars(with = "Option<Values>"))]
+    #[serde(default, deserialize_with = "optional")]
+    #[cfg_attr(feature = "cli", schemars(with = "PropertyValues"))]
     pub(super) subnet: Option<Spanned<Values>>,
     /// The instance type.
-    #[cfg_attr(feature = "cli", schemars(with = "Option<Values>"))]
+    #[serde(default, deserialize_with = "optional")]
+    #[cfg_attr(feature = "cli", schemars(with = "PropertyValues"))]
     pub(super) instance_type: Option<Spanned<Values>>,
     /// windows or linux.
-    #[cfg_attr(feature = "cli", schemars(with = "Option<Values>"))]
+    #[serde(default, deserialize_with = "optional")]
+    #[cfg_attr(feature = "cli", schemars(with = "PropertyValues"))]
     pub(super) platform: Option<Spanned<Values>>,
+    /// The profile that is attached: its name, or with a slash its path and name; none is nothing attached.
+    #[serde(default, deserialize_with = "optional")]
+    #[cfg_attr(feature = "cli", schemars(with = "PropertyValues"))]
+    pub(super) attached: Option<Spanned<Values>>,
 }
 
 /// One pattern, or several of which any may match.
-#[derive(Debug, Deserialize, Clone)]
-#[cfg_attr(feature = "cli", derive(schemars::JsonSchema))]
-#[serde(
-    untagged,
-    expecting = "a value must be a text (quote numbers, true and false), or a list of texts of which any may match"
-)]
+#[derive(Debug)]
+#[cfg_attr(feature = "cli", derive(schemars::JsonSchema), schemars(untagged))]
 pub(super) enum Values {
     One(String),
-    Any(Vec<String>),
+    Any(
+        #[cfg_attr(feature = "cli", schemars(with = "Vec<String>", length(min = 1)))]
+        Vec<Entry<Values>>,
+    ),
+    /// A number, a boolean or a map, which is complained of where it stands.
+    #[cfg_attr(feature = "cli", schemars(skip))]
+    NoText,
 }
 
-/// A key without a value is a slip, and no empty map: an empty `match` is about every instance.
-fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
-    let missing = || D::Error::custom("a value is missing; write {} where nothing is asked for");
-    Option::<T>::deserialize(deserializer)?.ok_or_else(missing)
+/// One pattern, or several of which any may match. An empty one matches nothing.
+#[cfg(feature = "cli")]
+#[derive(schemars::JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "it describes what the schema asks for, and is never made")]
+enum PropertyValues {
+    One(#[schemars(length(min = 1))] String),
+    Any(#[schemars(length(min = 1), inner(length(min = 1)))] Vec<String>),
+}
+
+/// What stands in a list, or behind a key that the file's author made up: never nothing.
+#[derive(Debug)]
+pub(super) struct Entry<T>(pub(super) Spanned<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entry<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        present(deserializer, "a value is missing").map(Self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Values {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(OneOrMore)
+    }
+}
+
+/// Reads texts only: a number or a boolean could be written in more than one way.
+struct OneOrMore;
+
+impl<'de> Visitor<'de> for OneOrMore {
+    type Value = Values;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text or a list of texts")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Values, E> {
+        Ok(Values::One(text.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Values, A::Error> {
+        let mut texts = Vec::new();
+        while let Some(text) = list.next_element()? {
+            texts.push(text);
+        }
+        Ok(Values::Any(texts))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Values, E> {
+        Ok(Values::NoText)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Values, E> {
+        Ok(Values::NoText)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Values, E> {
+        Ok(Values::NoText)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Values, E> {
+        Ok(Values::NoText)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Values, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Values::NoText)
+    }
+}
+
+/// Anything that holds no empty value. YAML's merges (`<<`) vanish when a file is read, and a merge of nothing with them.
+struct Filled;
+
+impl<'de> Deserialize<'de> for Filled {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for Filled {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("anything")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self, A::Error> {
+        while list.next_element::<Entry<Self>>()?.is_some() {}
+        Ok(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self, A::Error> {
+        while map.next_entry::<IgnoredAny, Entry<Self>>()?.is_some() {}
+        Ok(self)
+    }
+}
+
+/// The value of a key. A key without one is a slip, such as a template engine's empty variable, and says nothing: it must
+/// not be taken for a key that is not there, and so for every instance.
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+    otherwise: &str,
+) -> Result<T, D::Error> {
+    Option::<T>::deserialize(deserializer)?.ok_or_else(|| D::Error::custom(otherwise))
+}
+
+fn required<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    present(deserializer, "a value is missing")
+}
+
+fn optional<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    let otherwise = "a value is missing; leave the key out where nothing is asked for";
+    present(deserializer, otherwise).map(Some)
+}
+
+fn map<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+    present(deserializer, "a value is missing; write {} where nothing is asked for")
+}
+
+fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+    present(deserializer, "a value is missing; write [] for an empty list")
+}
+
+fn profile<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+    let otherwise = "the profile is missing; name one, or write none to take the profile away";
+    present(deserializer, otherwise)
 }
 
 /// The JSON Schema of the format, for editors.
@@ -157,12 +338,7 @@ pub fn check(yaml: &str, allowed: &AllowList) -> Checked {
             message,
         });
     }
-    // YAML 1.2's booleans: `y` and `no` are texts, as tags' values are.
-    let options = serde_saphyr::options! {
-        strict_booleans: true,
-        budget: serde_saphyr::budget! { max_nodes: MAX_NODES },
-    };
-    match serde_saphyr::from_str_with_options::<File>(yaml, options) {
+    match read(yaml) {
         Ok(file) => check_content(&file, allowed),
         Err(error) => {
             let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
@@ -170,6 +346,21 @@ pub fn check(yaml: &str, allowed: &AllowList) -> Checked {
             Checked::unusable(Complaint { severity: Severity::Error, line, column, message })
         }
     }
+}
+
+fn read(yaml: &str) -> Result<File, serde_saphyr::Error> {
+    // YAML 1.2's booleans: `y` and `no` are texts, as tags' values are.
+    let options = serde_saphyr::options! {
+        strict_booleans: true,
+        budget: serde_saphyr::budget! { max_nodes: MAX_NODES },
+    };
+    let file = serde_saphyr::from_str_with_options(yaml, options.clone())?;
+    if yaml.contains("<<") || yaml.contains("merge") {
+        let mut as_written = options;
+        as_written.merge_keys = MergeKeyPolicy::AsOrdinary;
+        serde_saphyr::from_str_with_options::<Filled>(yaml, as_written)?;
+    }
+    Ok(file)
 }
 
 /// The parser's complaint without the excerpt and the place, which complaints have their own way to give, and without
@@ -188,6 +379,7 @@ fn plain_message(error: &serde_saphyr::Error) -> String {
         Yaml::Budget { .. } => {
             "the file has more levels, anchors or aliases than any policy needs".to_owned()
         }
+        Yaml::NullIntoString { .. } => "a key is missing".to_owned(),
         Yaml::MultipleDocuments { .. } => {
             "a second document begins here; a policy file holds one".to_owned()
         }

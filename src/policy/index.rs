@@ -11,6 +11,7 @@ use crate::policy::rule::Rule;
 #[derive(Debug, Clone, Default)]
 pub struct Index {
     by_key: HashMap<String, OfKey>,
+    /// Rules that name no tag by its whole key.
     without_tags: Vec<usize>,
 }
 

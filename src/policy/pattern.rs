@@ -47,10 +47,19 @@ impl Pattern {
         }
     }
 
+    /// Whether every value matches.
+    #[must_use]
+    pub fn is_anything(&self) -> bool {
+        self.text.contains('*') && self.text.bytes().all(|byte| byte == b'*')
+    }
+
     /// Whether it surely matches all that the other matches. Where that takes more than a look, the answer is no.
-    fn covers(&self, other: &Self, effort: &mut Effort) -> bool {
+    pub(super) fn covers(&self, other: &Self, effort: &mut Effort) -> bool {
         // In the worst case a wildcard is tried at each place of the other text.
         effort.spend(if self.wild.is_some() { 8 + self.text.len() * other.text.len() } else { 4 });
+        if effort.is_spent() {
+            return false;
+        }
         match &self.wild {
             None => self.text == other.text,
             // A `?` of ours must not stand for a `*` of the other's.
@@ -94,6 +103,11 @@ pub struct AnyOf(pub Vec<Pattern>);
 impl AnyOf {
     pub(super) fn matches(&self, value: &str) -> bool {
         self.0.iter().any(|pattern| pattern.matches(value))
+    }
+
+    /// Whether every value matches.
+    pub(super) fn is_anything(&self) -> bool {
+        self.0.iter().any(Pattern::is_anything)
     }
 
     pub(super) fn covers(&self, other: &Self, effort: &mut Effort) -> bool {

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::model::{AccountId, Instance, Region};
-use crate::policy::pattern::{AnyOf, Effort};
+use crate::model::{AccountId, Instance, Platform, Region, Tags};
+use crate::policy::attached::{self, Attached};
+use crate::policy::pattern::{AnyOf, Effort, Pattern};
 use crate::policy::template::Template;
 
 /// An instance as rules see it.
@@ -16,6 +17,8 @@ pub struct Subject<'a> {
     pub region: &'a Region,
     /// What EC2 shows of the instance.
     pub instance: &'a Instance,
+    /// The ARN of the profile that is attached, as EC2 writes it; nothing, where none is.
+    pub attached: Option<&'a str>,
 }
 
 /// What an instance differs by, beside its tags.
@@ -59,6 +62,18 @@ impl Trait {
             Self::Platform => Some(subject.instance.platform.as_str()),
         }
     }
+
+    /// Whether every instance has it.
+    fn is_always(self, wanted: &AnyOf) -> bool {
+        match self {
+            Self::Account | Self::Region | Self::Vpc | Self::Subnet | Self::InstanceType => {
+                wanted.is_anything()
+            }
+            Self::Platform => [Platform::Linux, Platform::Windows]
+                .iter()
+                .all(|platform| wanted.matches(platform.as_str())),
+        }
+    }
 }
 
 /// What an instance must be like: everything named must match.
@@ -66,8 +81,46 @@ impl Trait {
 pub struct Match {
     /// Tag keys, exact and case-sensitive, and what their values must match.
     pub tags: BTreeMap<String, AnyOf>,
+    /// Tag keys with wildcards: a key that one matches must have a value that matches.
+    pub tag_patterns: Vec<TagPattern>,
+    /// What must be attached.
+    pub attached: Option<Attached>,
     /// The rest.
     pub traits: BTreeMap<Trait, AnyOf>,
+}
+
+/// Tags whose keys have a part that varies, such as `kubernetes.io/cluster/*`.
+#[derive(Debug, Clone)]
+pub struct TagPattern {
+    /// What the key must match.
+    pub key: Pattern,
+    /// What the value of such a tag must match.
+    pub values: AnyOf,
+}
+
+impl TagPattern {
+    /// Whether this tag is one of them.
+    #[must_use]
+    pub fn matches(&self, key: &str, value: &str) -> bool {
+        self.key.matches(key) && self.values.matches(value)
+    }
+
+    fn is_met_by(&self, tags: &Tags) -> bool {
+        tags.iter().any(|(key, value)| self.matches(key, value))
+    }
+
+    /// Whether an instance that the other match is about surely has such a tag.
+    fn covers(&self, other: &Match, effort: &mut Effort) -> bool {
+        let literal = other.tags.iter().any(|(key, theirs)| {
+            effort.spend(50 + key.len());
+            self.key.matches(key) && self.values.covers(theirs, effort)
+        });
+        literal
+            || other.tag_patterns.iter().any(|theirs| {
+                effort.spend(50);
+                self.key.covers(&theirs.key, effort) && self.values.covers(&theirs.values, effort)
+            })
+    }
 }
 
 /// Why an instance is not matched.
@@ -87,11 +140,25 @@ pub enum Mismatch {
         /// What would match.
         wanted: String,
     },
+    /// No tag whose key matches a pattern has the value.
+    NoSuchTag {
+        /// The pattern of the key.
+        key: String,
+        /// What the value would have to be.
+        wanted: String,
+    },
     /// Another property differs.
     TraitDiffers {
         /// Which.
         which: Trait,
         /// Its value, where EC2 shows one.
+        found: Option<String>,
+        /// What would match.
+        wanted: String,
+    },
+    /// Something else is attached, or nothing is.
+    AttachedDiffers {
+        /// The path and name of the profile that is attached.
         found: Option<String>,
         /// What would match.
         wanted: String,
@@ -112,13 +179,23 @@ impl Match {
                 Some(_) => {}
             }
         }
-        self.traits.iter().find_map(|(which, wanted)| {
+        let mut patterns = self.tag_patterns.iter();
+        if let Some(lacking) = patterns.find(|pattern| !pattern.is_met_by(&subject.instance.tags)) {
+            let key = lacking.key.text().to_owned();
+            return Some(Mismatch::NoSuchTag { key, wanted: lacking.values.to_string() });
+        }
+        let different = self.traits.iter().find_map(|(which, wanted)| {
             let found = which.of(subject);
             if found.is_some_and(|found| wanted.matches(found)) {
                 return None;
             }
             let found = found.map(str::to_owned);
             Some(Mismatch::TraitDiffers { which: *which, found, wanted: wanted.to_string() })
+        });
+        different.or_else(|| {
+            let wanted = self.attached.as_ref().filter(|it| !it.matches(subject.attached))?;
+            let found = subject.attached.map(|arn| attached::path_and_name(arn).to_owned());
+            Some(Mismatch::AttachedDiffers { found, wanted: wanted.to_string() })
         })
     }
 
@@ -126,19 +203,35 @@ impl Match {
     #[must_use]
     pub fn matches(&self, subject: &Subject<'_>) -> bool {
         let tags = &subject.instance.tags;
-        self.tags
-            .iter()
-            .all(|(key, wanted)| tags.get(key).is_some_and(|found| wanted.matches(found)))
-            && self
-                .traits
-                .iter()
-                .all(|(which, wanted)| which.of(subject).is_some_and(|found| wanted.matches(found)))
+        let has = |(key, wanted): (&String, &AnyOf)| {
+            tags.get(key).is_some_and(|found| wanted.matches(found))
+        };
+        let is_so = |(which, wanted): (&Trait, &AnyOf)| {
+            which.of(subject).is_some_and(|found| wanted.matches(found))
+        };
+        self.tags.iter().all(has)
+            && self.tag_patterns.iter().all(|pattern| pattern.is_met_by(tags))
+            && self.traits.iter().all(is_so)
+            && self.attached.as_ref().is_none_or(|wanted| wanted.matches(subject.attached))
     }
 
-    /// Whether nothing is asked for, so that every instance is matched.
+    /// Whether it is about every instance there is.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.tags.is_empty() && self.traits.is_empty()
+    pub fn is_about_everything(&self) -> bool {
+        self.tags.is_empty()
+            && self.tag_patterns.is_empty()
+            && self.traits.iter().all(|(which, wanted)| which.is_always(wanted))
+            && self.attached.as_ref().is_none_or(Attached::is_always)
+    }
+
+    /// Whether it is about every instance that has a profile, if only it has a tag.
+    #[must_use]
+    pub fn is_about_every_profile(&self) -> bool {
+        let any_tag = |tag: &TagPattern| tag.key.is_anything() && tag.values.is_anything();
+        self.tags.is_empty()
+            && self.tag_patterns.iter().all(any_tag)
+            && self.traits.iter().all(|(which, wanted)| which.is_always(wanted))
+            && self.attached.as_ref().is_none_or(Attached::is_any_profile)
     }
 
     /// Whether it surely matches every instance that the other matches.
@@ -150,6 +243,10 @@ impl Match {
         };
         self.tags.iter().all(|(key, ours)| covers(ours, other.tags.get(key)))
             && self.traits.iter().all(|(which, ours)| covers(ours, other.traits.get(which)))
+            && self.tag_patterns.iter().all(|ours| ours.covers(other, effort))
+            && self.attached.as_ref().is_none_or(|ours| {
+                other.attached.as_ref().is_some_and(|theirs| ours.covers(theirs, effort))
+            })
     }
 }
 
@@ -203,6 +300,18 @@ pub enum WhenStopped {
     Swap,
 }
 
+impl WhenStopped {
+    /// Reads the word of the setting and of the policy file.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        match word {
+            "wait" => Some(Self::Wait),
+            "swap" => Some(Self::Swap),
+            _ => None,
+        }
+    }
+}
+
 /// One rule.
 #[derive(Debug, Clone)]
 pub struct Rule {
@@ -214,6 +323,8 @@ pub struct Rule {
     pub target: Target,
     /// How.
     pub manner: Manner,
+    /// What the rule itself says of stopped instances. Where it says nothing, `manner` holds what the settings say.
+    pub when_stopped: Option<WhenStopped>,
 }
 
 /// Why a rule does not decide about an instance.
@@ -246,7 +357,7 @@ impl Rule {
         }
     }
 
-    /// Every tag key the rule reads.
+    /// Every tag key the rule names; patterns of keys are [`Match::tag_patterns`].
     pub fn tag_keys(&self) -> impl Iterator<Item = &str> {
         let template = match &self.target {
             Target::Profile(template) => Some(template),
@@ -275,6 +386,15 @@ impl fmt::Display for Mismatch {
             Self::TagAbsent { key } => write!(f, "the instance has no tag {key}"),
             Self::TagDiffers { key, found, wanted } => {
                 write!(f, "the tag {key} is {found:?}, not {wanted}")
+            }
+            Self::NoSuchTag { key, wanted } => {
+                write!(f, "no tag whose key is like {key} has the value {wanted}")
+            }
+            Self::AttachedDiffers { found: Some(found), wanted } => {
+                write!(f, "{found:?} is attached, not {wanted}")
+            }
+            Self::AttachedDiffers { found: None, wanted } => {
+                write!(f, "nothing is attached, and {wanted} is asked for")
             }
             Self::TraitDiffers { which, found: Some(found), wanted } => {
                 write!(f, "the {} is {found:?}, not {wanted}", which.key())

@@ -82,6 +82,16 @@ impl Template {
         })
     }
 
+    /// The same text with something else in the place of each tag's value.
+    #[must_use]
+    pub(crate) fn with_tags_as(&self, stand_in: &str) -> String {
+        let piece = |piece: &Piece| match piece {
+            Piece::Text(text) => text.clone(),
+            Piece::Tag(_) => stand_in.to_owned(),
+        };
+        self.0.iter().map(piece).collect()
+    }
+
     /// The keys of the tags it fills in.
     pub fn tag_keys(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter_map(|piece| match piece {

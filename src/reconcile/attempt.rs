@@ -107,9 +107,9 @@ pub(super) enum DetachStatus {
 impl Debt {
     /// Whether a row is not there any more, although EC2's list, which can lag behind, shows it: one that is older than the
     /// association that was there surely is not; nor is that one itself, once it is gone.
-    fn outlived(&self, row: &Association) -> bool {
+    pub(super) fn outlived(&self, row: &Association) -> bool {
         let is_gone = matches!(self.status, DetachStatus::Gone);
-        let is_older = self.since.zip(row.since).is_some_and(|(ours, its)| its < ours);
+        let is_older = self.since.zip(row.since).is_some_and(|(ours, its)| its <= ours);
         if row.id == self.detached.association { is_gone } else { is_older }
     }
 }
@@ -239,12 +239,6 @@ impl Attempt<'_> {
         self.is_an_events()
             && self.job.patience == Patience::Fresh
             && self.job.expected.state() != Some(state)
-    }
-
-    /// Whether a fresh event said that the instance runs, which a read that shows it stopped may be older than.
-    pub(super) fn is_said_to_run(&self) -> bool {
-        self.job.patience == Patience::Fresh
-            && self.job.expected.state() == Some(&InstanceState::Running)
     }
 
     /// Whether an event has the instance looked at.

@@ -14,12 +14,14 @@ use crate::pace::Verdict;
 use crate::queue::WriteAhead;
 use crate::reconcile::attempt::{Attempt, Debt, DetachStatus, LastWrite, LostWrite, Step};
 use crate::reconcile::{MAX_FACTS_AGE, Reconciler};
-use crate::report::{Before, Outcome};
+use crate::report::{Before, FoundBy, Outcome};
 
+/// EC2's codes for an instance in a state in which it takes no association, whatever is attached.
+const WRONG_STATE: [&str; 2] = ["IncorrectInstanceState", "InvalidInstanceID"];
 /// EC2's code for an association that is not there any more.
 const ASSOCIATION_GONE: &str = "InvalidAssociationID.NotFound";
-/// A write is begun only with this much time ahead: well under a second as a rule.
-const WRITE_NEEDS: Duration = Duration::from_secs(1);
+/// A write is begun only with this much time ahead: a third of a second as a rule.
+const WRITE_NEEDS: Duration = Duration::from_millis(500);
 /// A swap is begun only with this much time ahead: four calls and the way back.
 const SWAP_NEEDS: Duration = Duration::from_secs(5);
 
@@ -61,6 +63,10 @@ impl<'a, C: Cloud, W: WriteAhead> Reconciler<'a, C, W> {
         let instance = &attempt.job.instance;
         match self.flapping.verdict(instance, decision.target().as_deref()) {
             flapping::Verdict::Free => self.write_in_turn(attempt, decision).await,
+            // A person's invocation has no message that could be retried after a cooldown.
+            flapping::Verdict::Flapping { by } if attempt.job.cause.found_by == FoundBy::Person => {
+                Err(Failure::Flapping { by, left: COOLDOWN, begins: false })
+            }
             flapping::Verdict::Flapping { by } => {
                 self.flapping.cool_down(instance, COOLDOWN);
                 Err(Failure::Flapping { by, left: COOLDOWN, begins: true })
@@ -118,8 +124,10 @@ impl<'a, C: Cloud, W: WriteAhead> Reconciler<'a, C, W> {
         attempt: &Attempt<'a>,
         decision: &Decision,
     ) -> Option<crate::pace::Turn<'a>> {
-        let needs =
-            if matches!(decision, Decision::Swap { .. }) { SWAP_NEEDS } else { WRITE_NEEDS };
+        let is_swap = matches!(decision, Decision::Swap { .. });
+        // Of a short invocation a quarter.
+        let whole = attempt.stop_at.saturating_duration_since(attempt.started);
+        let needs = if is_swap { SWAP_NEEDS } else { WRITE_NEEDS.min(whole / 4) };
         let by = attempt.stop_at.checked_sub(needs).filter(|by| *by > Instant::now())?;
         self.pace.turn(by).await
     }
@@ -246,7 +254,7 @@ impl<'a, C: Cloud, W: WriteAhead> Reconciler<'a, C, W> {
         match self.cloud.associate(&attempt.job.instance.id, &arn).await {
             // It had nothing any more.
             Ok(row) => Ok(Some(attempt.attached_by_us(Outcome::Associated, row))),
-            Err(CloudError { kind: ErrorKind::Conflict, .. }) => Ok(None),
+            Err(error) if says_that_something_is_attached(&error) => Ok(None),
             Err(error) => {
                 let from = attempt.attached().map(|row| row.id.clone());
                 let lost = LostWrite { outcome: Outcome::Swapped, from, to: Some(arn) };
@@ -378,7 +386,8 @@ impl<'a, C: Cloud, W: WriteAhead> Reconciler<'a, C, W> {
                 match timeout_at(self.deadline, self.look_at(id)).await {
                     // What may have been taken away proves nothing: the list can lag behind.
                     Ok(Ok(Some(InstanceFacts { association: Some(row), .. })))
-                        if row.id != detached.association =>
+                        if row.id != detached.association
+                            && !attempt.debt.as_ref().is_some_and(|debt| debt.outlived(&row)) =>
                     {
                         result
                     }
@@ -389,4 +398,10 @@ impl<'a, C: Cloud, W: WriteAhead> Reconciler<'a, C, W> {
             Err(_) => failed(None, result),
         }
     }
+}
+
+/// Whether EC2 refused to associate a profile because there is one, and so would have taken it otherwise.
+fn says_that_something_is_attached(error: &CloudError) -> bool {
+    let is_about_the_state = error.code.as_deref().is_some_and(|code| WRONG_STATE.contains(&code));
+    error.kind == ErrorKind::Conflict && !is_about_the_state
 }

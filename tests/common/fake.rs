@@ -34,7 +34,7 @@ pub struct FakeQueues {
     pub dead_letters: Vec<(String, String, String)>,
     /// What was sent to the queue.
     pub sent: Vec<String>,
-    /// As it was sent, with delay and group.
+    /// The same, with when they are to be seen, and whose backlog they add to.
     pub outgoing: Vec<Outgoing>,
     /// What the bus was told.
     pub told: Vec<Notice>,

@@ -56,6 +56,13 @@ impl<A: Clouds + Queues + Bus> Function<A> {
         Self::set(aws, &rest.map(|(name, value)| (*name, (*value).to_owned())).collect())
     }
 
+    /// Without some settings of the template's, and with these.
+    pub fn without_but(aws: A, left_out: &[&str], settings: &[(&'static str, &str)]) -> Self {
+        let rest = SETTINGS.iter().filter(|(name, _)| !left_out.contains(name));
+        let all = rest.chain(settings).map(|(name, value)| (*name, (*value).to_owned()));
+        Self::set(aws, &all.collect())
+    }
+
     fn set(aws: A, settings: &BTreeMap<&'static str, String>) -> Self {
         let config = Config::read(|name| settings.get(name).cloned(), |yaml| Ok(yaml.to_owned()));
         let metrics: Arc<Mutex<Vec<String>>> = Arc::default();
@@ -109,6 +116,8 @@ impl<A: Clouds + Queues + Bus> Function<A> {
         for document in &mut documents {
             let fields = document.as_object_mut().unwrap();
             assert!(fields.remove("_aws").is_some());
+            assert_eq!(fields.remove("level"), Some(json!("FATAL")));
+            assert!(fields.remove("timestamp").is_some());
             assert_eq!(fields.remove("FunctionName"), Some(json!(FUNCTION_NAME)));
         }
         documents

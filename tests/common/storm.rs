@@ -41,11 +41,11 @@ pub struct Wiring {
 }
 
 pub const TEMPLATE: Wiring = Wiring {
-    batch_size: 25,
-    batching_window: Duration::from_secs(1),
+    batch_size: 10,
+    batching_window: Duration::ZERO,
     maximum_concurrency: 2,
     timeout: Duration::from_mins(1),
-    visibility_timeout: Duration::from_secs(361),
+    visibility_timeout: Duration::from_secs(360),
     max_receive_count: 500,
     retention: Duration::from_hours(96),
     writes_per_second: 5.0,

@@ -33,7 +33,7 @@ use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsAcceptor;
 
 use self::bus::Told;
-use self::sqs::{Letter, Sqs};
+use self::sqs::{Letter, Sent, Sqs};
 use super::world::{ACCOUNT, Association, AwsError, Instance, Profile, World, Write};
 
 /// What goes wrong with one request.
@@ -281,9 +281,20 @@ impl Wire {
         self.shared.sqs.lock().unwrap().letters.clone()
     }
 
-    /// What was sent to the queue that messages come from, by call.
+    /// What was sent to the queue that messages come from and is seen at once, by call.
     pub fn sent(&self) -> Vec<Vec<String>> {
-        self.shared.sqs.lock().unwrap().sent.clone()
+        let sqs = self.shared.sqs.lock().unwrap();
+        let at_once = |call: &Vec<Sent>| {
+            let at_once = call.iter().filter(|message| message.delay == 0);
+            at_once.map(|message| message.body.clone()).collect::<Vec<_>>()
+        };
+        sqs.sent.iter().map(at_once).filter(|bodies| !bodies.is_empty()).collect()
+    }
+
+    /// Everything that was sent to the queue that messages come from, with its delay and its group.
+    #[allow(dead_code, reason = "not each of the test programs that share it looks at delays")]
+    pub fn sent_in_full(&self) -> Vec<Sent> {
+        self.shared.sqs.lock().unwrap().sent.concat()
     }
 
     /// What the bus was told, by call.
@@ -608,7 +619,7 @@ impl Shared {
             "DescribeIamInstanceProfileAssociations" => {
                 parameters.allow_only(&["MaxResults", "NextToken", "Filter."])?;
                 let ids = if parameters.0.contains_key("Filter.1.Name") {
-                    parameters.instance_ids()?
+                    parameters.ids_of("instance-id")?
                 } else {
                     world.instances.keys().cloned().collect()
                 };
@@ -624,18 +635,15 @@ impl Shared {
             }
             "DescribeTags" => {
                 parameters.allow_only(&["MaxResults", "NextToken", "Filter."])?;
-                let id = parameters.required("Filter.1.Value.1")?;
-                let mut items = String::new();
-                for (key, value) in world.describe_tags(id)? {
-                    let (key, value) = (escaped(&key), escaped(&value));
-                    write!(
-                        items,
-                        "<item><resourceId>{id}</resourceId><resourceType>instance</resourceType><key>{key}</key>\
-                         <value>{value}</value></item>"
-                    )
-                    .unwrap();
-                }
-                Ok(ec2_answer(action, &format!("<tagSet>{items}</tagSet>")))
+                let ids = parameters.ids_of("resource-id")?;
+                let (rows, token) = self.page(&parameters, &mut world, |world| {
+                    let of_all = world.describe_tags(&ids)?;
+                    let of_one = |(id, tags): (&String, &BTreeMap<String, String>)| {
+                        tags.iter().map(|(key, value)| tag(id, key, value)).collect::<Vec<_>>()
+                    };
+                    Ok(of_all.iter().flat_map(of_one).collect())
+                })?;
+                Ok(ec2_answer(action, &format!("<tagSet>{rows}</tagSet>{token}")))
             }
             "AssociateIamInstanceProfile" => {
                 parameters.allow_only(&["InstanceId", "IamInstanceProfile.Arn"])?;
@@ -739,7 +747,7 @@ impl Parameters<'_> {
         let Some(name) = self.0.get("Filter.1.Name") else {
             return Ok(world.instances.keys().cloned().collect());
         };
-        let Some(key) = name.strip_prefix("tag:") else { return self.instance_ids() };
+        let Some(key) = name.strip_prefix("tag:") else { return self.ids_of("instance-id") };
         let values: Vec<_> =
             (1..).map_while(|number| self.0.get(&format!("Filter.1.Value.{number}"))).collect();
         let passes = |instance: &&Instance| {
@@ -749,9 +757,9 @@ impl Parameters<'_> {
     }
 
     /// The values of the one filter that the function has use for.
-    fn instance_ids(&self) -> Result<Vec<String>, AwsError> {
+    fn ids_of(&self, filter: &str) -> Result<Vec<String>, AwsError> {
         let name = self.required("Filter.1.Name")?;
-        if name != "instance-id" || self.0.contains_key("Filter.2.Name") {
+        if name != filter || self.0.contains_key("Filter.2.Name") {
             let message = format!("The filter '{name}' is invalid");
             return Err(error(400, "InvalidParameterValue", &message));
         }
@@ -829,6 +837,15 @@ fn reservation(instance: &Instance, in_full: bool) -> String {
          <instanceType>t3.micro</instanceType><launchTime>{started}</launchTime>{more}\
          </item></instancesSet></item>",
         hex = &id[2..],
+    )
+}
+
+/// A row of `DescribeTags`.
+fn tag(id: &str, key: &str, value: &str) -> String {
+    let (key, value) = (escaped(key), escaped(value));
+    format!(
+        "<item><resourceId>{id}</resourceId><resourceType>instance</resourceType><key>{key}</key>\
+         <value>{value}</value></item>"
     )
 }
 

@@ -135,6 +135,7 @@ pub struct World {
     pub calls: Vec<Call>,
     pub writes: Vec<Write>,
     denied: Vec<(Call, String)>,
+    denied_once: Vec<(Call, String)>,
     hooks: Vec<(Call, Hook)>,
     /// Whether Replace mends an association with a profile that was made again; nobody outside AWS knows.
     pub replace_mends_recreated: bool,
@@ -293,6 +294,18 @@ impl World {
         self
     }
 
+    /// EC2 cannot assume the role: what is attached is never put into force.
+    pub fn never_settles(&mut self, id: &str) {
+        for key in self.associations.by_instance[id].clone() {
+            self.associations.rows.get_mut(&key).unwrap().is_stuck = true;
+        }
+    }
+
+    /// The next such call is denied, and no other.
+    pub fn deny_once(&mut self, call: Call, action_on_resource: &str) {
+        self.denied_once.push((call, action_on_resource.to_owned()));
+    }
+
     /// The function's role lacks the right to a call; the message names this action and resource.
     pub fn denying(mut self, call: Call, action_on_resource: &str) -> Self {
         self.denied.push((call, action_on_resource.to_owned()));
@@ -360,7 +373,9 @@ impl World {
             happens(self);
         }
         self.settle();
-        match self.denied.iter().find(|(denied, _)| *denied == call) {
+        let once = self.denied_once.iter().position(|(denied, _)| *denied == call);
+        let once = once.map(|index| self.denied_once.remove(index));
+        match once.iter().chain(&self.denied).find(|(denied, _)| *denied == call) {
             None => Ok(()),
             Some((_, what)) if call == Call::GetInstanceProfile => Err(error(
                 403,

@@ -1,12 +1,12 @@
 //! Every row of the decision table in docs/SEMANTICS.md, by its number.
 
 use auto_instance_profile::allow::AllowList;
-use auto_instance_profile::decide::{Decision, Patience, decide, decide_unseen};
+use auto_instance_profile::decide::{Decision, Patience, decide, decide_for_debt, decide_unseen};
 use auto_instance_profile::model::{
     AccountId, Association, AssociationId, AssociationState, Instance, InstanceFacts, InstanceId,
     InstanceState, Keeper, Platform, Profile, ProfileArn, ProfileId, Region, Role, Tags,
 };
-use auto_instance_profile::policy::rule::Subject;
+use auto_instance_profile::policy::rule::{Subject, WhenStopped};
 use auto_instance_profile::policy::{Demand, Policy, file};
 
 const ARN_OUTSIDE: &str = "arn:aws:iam::123456789012:instance-profile/x/web";
@@ -69,7 +69,12 @@ fn decided(facts: &InstanceFacts, iam: Option<Profile>) -> Decision {
 fn decided_by(policy: &Policy, facts: &InstanceFacts, iam: Option<Profile>) -> Decision {
     let account = AccountId::parse("123456789012").unwrap();
     let region = Region::parse("us-east-1").unwrap();
-    let subject = Subject { account: Some(&account), region: &region, instance: &facts.instance };
+    let subject = Subject {
+        account: Some(&account),
+        region: &region,
+        instance: &facts.instance,
+        attached: None,
+    };
     let requirement = policy.requirement(&subject);
     if let Decision::LookUp(wanted) = decide(&requirement, facts) {
         return decide(&policy.settle(requirement, &wanted, iam), facts);
@@ -134,8 +139,8 @@ fn every_row_of_the_table() {
         (8, "right", having(bare("stopped"), "web", "AIPA1", "associating"), web()),
         (9, "other-profile", having(bare("running"), "db", "AIPA2", "associated"), web()),
         (9, "other-profile", having(bare("running"), "app/web", "AIPA2", "associating"), web()),
-        (10, "other-profile", having(bare("stopped"), "db", "AIPA2", "associated"), web()),
-        (10, "profile-recreated", having(bare("stopped"), "web", "AIPA0", "associated"), web()),
+        (19, "instance-stopped", having(bare("stopped"), "db", "AIPA2", "associated"), web()),
+        (19, "instance-stopped", having(bare("stopped"), "web", "AIPA0", "associated"), web()),
         (11, "profile-recreated", having(bare("running"), "web", "AIPA0", "associated"), web()),
         (12, "profile-unknown", bare("running"), None),
         (12, "profile-unknown", having(bare("stopped"), "db", "AIPA2", "associated"), None),
@@ -149,6 +154,70 @@ fn every_row_of_the_table() {
             (Some(row), code),
             "{facts:?}: {decision}"
         );
+    }
+}
+
+#[test]
+fn a_rule_that_swaps_waits_for_nothing_on_a_stopped_instance() {
+    let policy = policy().with_when_stopped_default(WhenStopped::Swap);
+    let stopped = || facts("stopped", Some("web"));
+    for (row, code, facts) in [
+        (10, "other-profile", having(stopped(), "db", "AIPA2", "associated")),
+        (10, "profile-recreated", having(stopped(), "web", "AIPA0", "associated")),
+        (8, "right", having(stopped(), "web", "AIPA1", "associating")),
+        (7, "bare", stopped()),
+        (9, "other-profile", having(facts("running", Some("web")), "db", "AIPA2", "associated")),
+    ] {
+        let decision = decided_by(&policy, &facts, Some(profile("web")));
+        assert_eq!((decision.row(), decision.reason_code()), (Some(row), code), "{facts:?}");
+    }
+}
+
+#[test]
+fn a_rule_that_keeps_others_watches_its_own_profile() {
+    let checked = file::check(RULES, &AllowList::parse("web,db").unwrap());
+    let policy = checked.policy.unwrap();
+    let no_role = || Some(Profile { role: None, ..profile("web") });
+    for (row, code, id, iam) in [
+        (8, "right", "AIPA1", Some(profile("web"))),
+        (11, "profile-recreated", "AIPA0", Some(profile("web"))),
+        (13, "no-role", "AIPA1", no_role()),
+        (12, "profile-unknown", "AIPA1", None),
+    ] {
+        let gaps = tagged_by(&[("Rule", "gaps")], "running");
+        let facts = having(gaps, "web", id, "associated");
+        let decision = decided_by(&policy, &facts, iam);
+        assert_eq!((decision.row(), decision.reason_code()), (Some(row), code), "{decision}");
+    }
+    let moved = having(tagged_by(&[("Rule", "gaps")], "running"), "x/web", "AIPA1", "associated");
+    assert_eq!(decided_by(&policy, &moved, Some(profile("web"))).row(), Some(15));
+}
+
+#[test]
+fn what_a_swap_took_away_is_made_good_whatever_the_rule_says() {
+    let checked = file::check(RULES, &AllowList::parse("web,db").unwrap());
+    let policy = checked.policy.unwrap();
+    let old = arn("db").to_string();
+    let unusable = || Some(Profile { role: None, ..profile("web") });
+    for (row, code, facts, iam) in [
+        (7, "bare", tagged_by(&[("Rule", "corrects")], "stopped"), Some(profile("web"))),
+        (7, "bare", tagged_by(&[("Rule", "gaps")], "running"), Some(profile("web"))),
+        (20, "swap-unfinished", tagged_by(&[("Rule", "corrects")], "stopped"), None),
+        (20, "swap-unfinished", tagged_by(&[("Rule", "corrects")], "stopped"), unusable()),
+        (20, "swap-unfinished", tagged_by(&[], "stopped"), None),
+        (20, "swap-unfinished", tagged_by(&[("eks:cluster-name", "c")], "stopped"), None),
+        (4, "gone", tagged_by(&[("Rule", "corrects")], "terminated"), Some(profile("web"))),
+        (5, "instance-state", tagged_by(&[("Rule", "corrects")], "pending"), Some(profile("web"))),
+    ] {
+        let region = Region::parse("us-east-1").unwrap();
+        let subject =
+            Subject { account: None, region: &region, instance: &facts.instance, attached: None };
+        let mut requirement = policy.requirement(&subject);
+        if let Decision::LookUp(wanted) = decide_for_debt(&requirement, &facts, &old) {
+            requirement = policy.settle(requirement, &wanted, iam);
+        }
+        let decision = decide_for_debt(&requirement, &facts, &old);
+        assert_eq!((decision.row(), decision.reason_code()), (Some(row), code), "{facts:?}");
     }
 }
 
@@ -201,7 +270,8 @@ fn the_association_in_force_is_the_newest_that_is_not_on_its_way_out() {
 fn an_unsettled_requirement_is_looked_up_only_where_a_profile_could_be_attached() {
     let requirement = |facts: &InstanceFacts| {
         let region = Region::parse("us-east-1").unwrap();
-        let subject = Subject { account: None, region: &region, instance: &facts.instance };
+        let subject =
+            Subject { account: None, region: &region, instance: &facts.instance, attached: None };
         policy().requirement(&subject)
     };
     for (state, expected) in [("running", "look-up"), ("pending", "wait"), ("terminated", "leave")]
@@ -252,7 +322,7 @@ fn every_row_that_only_a_policy_file_brings() {
         (7, "bare", rule("gaps", "running")),
         (16, "corrects-only", rule("corrects", "running")),
         (9, "other-profile", with_db(rule("corrects", "running"))),
-        (10, "other-profile", with_db(rule("corrects", "stopped"))),
+        (19, "instance-stopped", with_db(rule("corrects", "stopped"))),
         (8, "right", rule("retired", "running")),
         (5, "instance-state", with_db(rule("retired", "stopping"))),
         (6, "managed-by-service", managed(with_db(rule("retired", "running")))),
@@ -262,7 +332,8 @@ fn every_row_that_only_a_policy_file_brings() {
     }
     let retired = with_db(rule("retired", "running"));
     let region = Region::parse("us-east-1").unwrap();
-    let subject = Subject { account: None, region: &region, instance: &retired.instance };
+    let subject =
+        Subject { account: None, region: &region, instance: &retired.instance, attached: None };
     let once = policy.requirement(&subject);
     assert_eq!(decide(&once, &retired).row(), None, "one read of the tags is not enough");
     let agreeing = retired.instance.tags.clone();

@@ -167,7 +167,10 @@ fn events_of_other_kinds_are_ignored_whatever_their_shape() {
 #[test]
 fn a_deleted_tag_stands_only_among_the_changed_keys_and_still_wakes_us() {
     let deleted = sample_with("tags-changed.json", |event| event["detail"]["tags"] = json!({}));
-    assert_eq!(read_summary(&deleted), "TagChange: 123456789012/us-east-1/i-0123456789abcdef0");
+    assert_eq!(
+        read_summary(&deleted),
+        "TagChange: 123456789012/us-east-1/i-0123456789abcdef0, expecting no tag \"InstanceProfile\""
+    );
 }
 
 #[test]
@@ -194,6 +197,82 @@ fn messages_are_read_each_on_its_own() {
     assert!(read_summary(&topic).starts_with("ignored"));
     let bucket = json!({ "Records": [{ "eventSource": "aws:s3" }] }).to_string();
     assert_eq!(read_summary(&bucket), "ignored: records from \"aws:s3\" are not for this function");
+}
+
+#[test]
+fn odd_envelopes_are_read_like_others() {
+    let remove = |field: &'static str| {
+        move |event: &mut Value| drop(event.as_object_mut().unwrap().remove(field))
+    };
+    for name in [
+        "instance-running.json",
+        "tags-changed.json",
+        "drift-associate.json",
+        "drift-run-instances.json",
+    ] {
+        let usual = read_summary(&sample(name));
+        let mut odd = vec![
+            sample_with(name, |event| event["version"] = json!(0)),
+            sample_with(name, |event| event["version"] = json!({ "major": 1 })),
+            sample_with(name, |event| event["id"] = json!(17)),
+            sample_with(name, |event| event["time"] = json!("yesterday")),
+            sample_with(name, |event| event["time"] = json!(1_793_611_300)),
+            sample_with(name, |event| event["time"] = json!(null)),
+            sample_with(name, |event| event["replay-name"] = json!(["archive"])),
+            sample_with(name, |event| event["detail"]["version"] = json!(5)),
+            sample_with(name, |event| event["detail"]["version"] = json!(null)),
+            sample_with(name, |event| event["detail"]["of-tomorrow"] = json!({})),
+            sample_with(name, remove("version")),
+            sample_with(name, remove("id")),
+            sample_with(name, remove("time")),
+        ];
+        if name != "tags-changed.json" {
+            odd.push(sample_with(name, remove("resources")));
+            odd.push(sample_with(name, |event| event["resources"] = json!({ "of": "others" })));
+            odd.push(sample_with(name, |event| event["resources"] = json!([1])));
+        }
+        for event in odd {
+            assert_eq!(read_summary(&event), usual, "{event}");
+        }
+    }
+}
+
+#[test]
+fn an_events_own_time_is_read_where_it_is_one() {
+    for (time, at_ms) in [
+        (json!("2026-11-02T09:21:40Z"), Some(1_793_611_300_000)),
+        (json!("2026-11-02T09:21:40.250+01:00"), Some(1_793_607_700_250)),
+        (json!("2026-11-02"), None),
+        (json!(1_793_611_300), None),
+    ] {
+        let event = sample_with("instance-running.json", |event| event["time"] = time.clone());
+        let Ok(Payload::Single(Reading::Trigger(trigger))) = read(&event) else { panic!("{time}") };
+        assert_eq!(trigger.occasion.at_ms, at_ms, "{time}");
+    }
+}
+
+#[test]
+fn an_object_is_nothing_but_an_object() {
+    for payload in [
+        r#"{"sweep": []}"#,
+        r#"{"sweep": null}"#,
+        r#"{"sweep": "x"}"#,
+        r#"{"sweep": [{}]}"#,
+        r#"{"sweep": {"filters": []}}"#,
+        r#"{"instance-ids": {}}"#,
+        r#"{"instance-ids": {"0": "i-1"}}"#,
+        r#"{"source": "aws.ec2", "detail-type": "EC2 Instance State-change Notification", "account": "123456789012",
+            "region": "us-east-1", "detail": ["i-0123456789abcdef0"]}"#,
+        r#"{"source": "aws.tag", "detail-type": "Tag Change on Resource",
+            "resources": ["arn:aws:ec2:us-east-1:123456789012:instance/i-0123456789abcdef0"],
+            "detail": [["InstanceProfile"], "ec2", "instance", {}]}"#,
+        r#"{"source": "aws.ec2", "detail-type": "AWS API Call via CloudTrail", "account": "123456789012",
+            "region": "us-east-1", "detail": ["RunInstances", null, null, {}]}"#,
+    ] {
+        let said = read_summary(payload);
+        assert!(said.starts_with("malformed: "), "{payload}: {said}");
+        assert!(said.contains("expected a"), "{payload}: {said}");
+    }
 }
 
 // ---- CloudTrail --------------------------------------------------------------------------------------------------------

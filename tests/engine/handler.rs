@@ -59,7 +59,8 @@ fn tagged(id: &str, changed: &str) -> Value {
         "source": "aws.tag", "detail-type": "Tag Change on Resource",
         "account": "123456789012", "region": "us-east-1",
         "resources": [format!("arn:aws:ec2:us-east-1:123456789012:instance/{id}")],
-        "detail": { "service": "ec2", "resource-type": "instance", "changed-tag-keys": [changed], "tags": {} },
+        "detail": { "service": "ec2", "resource-type": "instance", "changed-tag-keys": [changed],
+            "tags": { "InstanceProfile": "web" } },
     })
 }
 

@@ -158,7 +158,7 @@ fn every_outcome_has_its_words() {
         (Outcome::Removed, "removed", "profile removed"),
         (Outcome::Replaced, "replaced", "profile replaced"),
         (Outcome::Swapped, "swapped", "profile swapped"),
-        (Outcome::Converged, "converged", "right by now, by another hand or an earlier call"),
+        (Outcome::Converged, "converged", "right by now, by another actor"),
         (Outcome::Planned, "planned", "dry run, nothing written"),
         (
             Outcome::NotRepaired,

@@ -6,9 +6,11 @@
 mod common;
 
 mod arithmetic;
+mod complaints;
 mod decide;
 mod events;
 mod flapping;
+mod follow_ups;
 mod handler;
 mod lines;
 mod operator;

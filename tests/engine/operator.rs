@@ -20,6 +20,9 @@ const DB: &str = "arn:aws:iam::123456789012:instance-profile/db";
 const PASS_ROLE: &str = "iam:PassRole on resource: arn:aws:iam::123456789012:role/web-role";
 const SOMEBODY: &str = "arn:aws:iam::123456789012:user/alice";
 
+/// Stopped instances are swapped.
+const SWAP: (&str, &str) = ("WHEN_STOPPED", "swap");
+
 fn world() -> World {
     World::new().profile("web").profile("db").profile("admin")
 }
@@ -39,7 +42,8 @@ async fn each_ending_counts_in_its_metric() {
     for (world, setting, expected) in [
         (world().running(ID, Some("web"), None), enforce, json!({ "Associated": 1 })),
         (world().running(ID, Some("web"), Some("db")), enforce, json!({ "Replaced": 1 })),
-        (world().stopped(ID, Some("web"), Some("db")), enforce, json!({ "Swapped": 1 })),
+        (world().stopped(ID, Some("web"), Some("db")), SWAP, json!({ "Swapped": 1 })),
+        (world().stopped(ID, Some("web"), Some("db")), enforce, json!({ "Waiting": 1 })),
         (
             world().running(ID, Some("web"), Some("db")),
             ("POLICY_FILE", NONE),
@@ -67,12 +71,12 @@ async fn each_ending_counts_in_its_metric() {
         (
             world().profile_without_role("db").running(ID, Some("db"), None),
             enforce,
-            json!({ "Blocked": 1, "Reason": "no-role" }),
+            json!({ "Waiting": 1 }),
         ),
         (
             world().running(ID, Some("web"), None).managed_by(ID, "eks.amazonaws.com"),
             enforce,
-            json!({ "Blocked": 1, "Reason": "managed-by-service" }),
+            json!({ "Left": 1 }),
         ),
         (
             world().running(ID, Some("app-new"), None),
@@ -154,7 +158,7 @@ async fn metrics_are_in_cloudwatchs_format_with_the_functions_name() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_contest_is_counted_when_it_begins_and_while_it_lasts() {
+async fn flapping_is_counted_once_when_it_begins() {
     let cloud = FakeCloud::of(world().running(ID, Some("web"), Some("db")));
     let function = Function::over(cloud.clone());
     let body = running(ID).to_string();
@@ -162,8 +166,9 @@ async fn a_contest_is_counted_when_it_begins_and_while_it_lasts() {
         function.receive(&[Message::of("m", &body)]).await;
         cloud.world().attach(ID, "db");
     }
-    let (replaced, contested) = (json!({ "Replaced": 1 }), json!({ "Contested": 1 }));
-    let expected = [&replaced, &replaced, &replaced, &contested, &contested];
+    let (replaced, contested) = (json!({ "Replaced": 1 }), json!({ "Flapping": 1 }));
+    let waiting = json!({ "Waiting": 1 });
+    let expected = [&replaced, &replaced, &replaced, &contested, &waiting];
     assert_eq!(function.take_metrics().iter().collect::<Vec<_>>(), expected);
 }
 
@@ -191,7 +196,7 @@ async fn the_time_to_a_profile_counts_from_the_events_own_time() {
         (world().running(ID, Some("web"), Some("db")), drift(ID, SOMEBODY)),
         (world().stopped(ID, Some("web"), Some("db")), running(ID)),
     ] {
-        let function = Function::over(FakeCloud::of(world));
+        let function = Function::with(FakeCloud::of(world), &[SWAP]);
         let event = happened(event, Duration::from_secs(90)).to_string();
         // When the message was sent, and how often it came, is beside the point.
         let message = Message::of("m", &event).sent(Duration::from_secs(2)).received(3);
@@ -353,7 +358,7 @@ async fn each_kind_of_change_is_told_with_what_was_there_and_what_is() {
         ),
         (
             world().stopped(ID, Some("web"), Some("db")),
-            enforce,
+            SWAP,
             running(ID),
             "swapped",
             json!(DB),
@@ -411,7 +416,7 @@ async fn a_contest_is_told_once_with_what_the_other_hand_left() {
     let (_, detail) = &told[3];
     assert_eq!((&detail["before"], &detail["after"]), (&json!(DB), &json!(DB)));
     let said = [&detail["outcome"], &detail["reason-code"], &detail["decision"]];
-    assert_eq!(said, ["failed", "Contested", "replace"]);
+    assert_eq!(said, ["failed", "Flapping", "replace"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -520,8 +525,9 @@ async fn a_bus_that_hangs_outlives_no_deadline() {
     // The swap is cut short, and so is its way back: nothing is left of the time.
     let hanging = Faulty::of(cloud.clone())
         .working(Operation::AssociateIamInstanceProfile)
+        .working(Operation::AssociateIamInstanceProfile)
         .failing_times(Operation::AssociateIamInstanceProfile, &Fault::Hangs, 9);
-    let function = Function::over(hanging);
+    let function = Function::with(hanging, &[SWAP]);
     let began = tokio::time::Instant::now();
     let payload = json!({ "instance-ids": [ID, OTHER] });
     let answer = function.invoke_within(five_seconds, &payload).await.unwrap();

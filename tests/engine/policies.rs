@@ -9,7 +9,7 @@ use auto_instance_profile::model::{
     AccountId, Instance, InstanceId, InstanceState, Keeper, Platform, ProfileArn, Region, Tags,
 };
 use auto_instance_profile::policy::file::{Severity, built_in, check};
-use auto_instance_profile::policy::rule::Subject;
+use auto_instance_profile::policy::rule::{Subject, WhenStopped};
 use auto_instance_profile::policy::{Demand, Policy};
 use auto_instance_profile::profiles::Profiles;
 use auto_instance_profile::reconcile::Reconciler;
@@ -78,9 +78,13 @@ fn instance(tags: &[(&str, &str)]) -> Instance {
 fn ruling(policy: &Policy, instance: &Instance) -> (String, String) {
     let account = AccountId::parse("123456789012").unwrap();
     let region = Region::parse("us-east-1").unwrap();
-    let subject = Subject { account: Some(&account), region: &region, instance };
-    let requirement = policy.requirement(&subject);
-    let trace = policy.trace(&subject);
+    let subject = Subject { account: Some(&account), region: &region, instance, attached: None };
+    decided(policy, &subject)
+}
+
+fn decided(policy: &Policy, subject: &Subject<'_>) -> (String, String) {
+    let requirement = policy.requirement(subject);
+    let trace = policy.trace(subject);
     assert_eq!(
         trace.matched.map(|(rule, _)| rule.name.clone()),
         requirement.rule,
@@ -141,6 +145,222 @@ fn rules_match_on_what_a_fleet_differs_by() {
 }
 
 #[test]
+fn a_pattern_of_keys_asks_for_one_tag_that_matches_whole() {
+    let policy = policy(
+        r#"
+version: 1
+ignore:
+  - tags: { "kubernetes.io/cluster/*": owned }
+rules:
+  - name: team
+    match: { tags: { "team?": [a, "b*"], "*:cost": "?*" } }
+    profile: team
+  - name: any-tag
+    match: { tags: { "*": "special" } }
+    profile: special
+  - name: literal
+    match: { tags: { Team: x } }
+    profile: literal
+"#,
+    );
+    for (tags, rule, demand) in [
+        (vec![("kubernetes.io/cluster/main", "owned"), ("Team", "x")], "", "ignored"),
+        (vec![("kubernetes.io/cluster/", "owned")], "", "ignored"),
+        (vec![("kubernetes.io/cluster/main", "shared"), ("Team", "x")], "literal", "literal"),
+        // One tag has the key, another the value.
+        (
+            vec![("kubernetes.io/cluster/a", "x"), ("Other", "owned"), ("Team", "x")],
+            "literal",
+            "literal",
+        ),
+        // Of several tags one is enough.
+        (
+            vec![("kubernetes.io/cluster/a", "shared"), ("kubernetes.io/cluster/b", "owned")],
+            "",
+            "ignored",
+        ),
+        (vec![("team1", "a"), ("x:cost", "1")], "team", "team"),
+        (vec![("team1", "x"), ("team2", "bc"), ("x:cost", "1")], "team", "team"),
+        (vec![("team1", "a"), ("x:cost", "")], "", "unmanaged"),
+        (vec![("team12", "a"), ("x:cost", "1")], "", "unmanaged"),
+        (vec![("Team1", "a"), ("x:cost", "1")], "", "unmanaged"),
+        (vec![("Anything", "special")], "any-tag", "special"),
+        (vec![], "", "unmanaged"),
+    ] {
+        let found = ruling(&policy, &instance(&tags));
+        assert_eq!((found.0.as_str(), found.1.as_str()), (rule, demand), "{tags:?}");
+    }
+    for key in ["kubernetes.io/cluster/x", "kubernetes.io/cluster/", "team1", "a:cost", "Team", "X"]
+    {
+        assert!(policy.reads_tag(key), "{key}: every key matches the pattern *");
+    }
+}
+
+#[test]
+fn a_tag_event_matters_where_a_pattern_of_keys_matches() {
+    let policy = policy(
+        "version: 1\nignore: [{ tags: { 'kubernetes.io/cluster/*': owned } }]\nrules:\n  \
+        - { name: a, match: { tags: { 'team?': '*', App: '*' } }, profile: '${tag:App}-${tag:x*}' }\n",
+    );
+    for key in ["kubernetes.io/cluster/main", "team1", "App", "x*"] {
+        assert!(policy.reads_tag(key), "{key}");
+    }
+    for key in ["kubernetes.io/clusters", "team", "team12", "app", "xy"] {
+        assert!(!policy.reads_tag(key), "{key}");
+    }
+}
+
+#[test]
+fn the_tags_that_decided_are_shown_by_their_own_keys() {
+    let policy = policy(
+        "version: 1\nrules:\n  \
+        - { name: a, match: { tags: { 'team?': x, App: '*' } }, profile: '${tag:App}-${tag:Env}' }\n",
+    );
+    let tags = [("team1", "x"), ("team2", "y"), ("App", "shop"), ("Env", "dev"), ("Other", "x")];
+    let instance = instance(&tags);
+    let region = Region::parse("us-east-1").unwrap();
+    let subject = Subject { account: None, region: &region, instance: &instance, attached: None };
+    let requirement = policy.requirement(&subject);
+    let deciding = policy.deciding_tags(&requirement, &instance.tags);
+    let shown: Vec<&str> = deciding.keys().map(String::as_str).collect();
+    assert_eq!(shown, ["App", "Env", "team1"]);
+}
+
+#[test]
+fn rules_match_on_what_is_attached() {
+    let policy = policy(
+        r#"
+version: 1
+ignore:
+  - attached: "KarpenterNodeRole-*"
+  - attached: "eks/*"
+rules:
+  - { name: old, match: { attached: ["old-?", legacy/web, api] }, profile: new }
+  - { name: bare, match: { attached: [none, "x*"], tags: { A: b } }, profile: web }
+  - { name: any, match: { attached: "*", tags: { A: c } }, profile: none }
+"#,
+    );
+    let at =
+        |path_and_name: &str| format!("arn:aws:iam::123456789012:instance-profile/{path_and_name}");
+    let arn = |name: &str| {
+        if name.starts_with("arn") || name == "odd" { name.to_owned() } else { at(name) }
+    };
+    for (attached, tag, rule, demand) in [
+        (Some("KarpenterNodeRole-main"), "b", "", "ignored"),
+        // A pattern without a slash is about the name, whatever its path.
+        (Some("karpenter/KarpenterNodeRole-main"), "b", "", "ignored"),
+        (Some("eks/node/x"), "b", "", "ignored"),
+        (Some("eks"), "z", "", "unmanaged"),
+        (Some("my/eks/x"), "z", "", "unmanaged"),
+        (Some("old-1"), "z", "old", "new"),
+        (Some("any/path/old-1"), "z", "old", "new"),
+        (Some("old-12"), "z", "", "unmanaged"),
+        (Some("legacy/web"), "z", "old", "new"),
+        (Some("web"), "z", "", "unmanaged"),
+        (Some("arn:aws-cn:iam::111122223333:instance-profile/api"), "z", "old", "new"),
+        (None, "b", "bare", "web"),
+        (None, "z", "", "unmanaged"),
+        (Some("xy"), "b", "bare", "web"),
+        // Something is attached, whatever its name.
+        (Some("none"), "b", "", "unmanaged"),
+        (Some("none"), "c", "any", "none"),
+        (Some("odd"), "c", "any", "none"),
+        (None, "c", "", "unmanaged"),
+    ] {
+        let (instance, arn) = (instance(&[("A", tag)]), attached.map(arn));
+        let region = Region::parse("us-east-1").unwrap();
+        let subject = Subject {
+            account: None,
+            region: &region,
+            instance: &instance,
+            attached: arn.as_deref(),
+        };
+        let found = decided(&policy, &subject);
+        assert_eq!((found.0.as_str(), found.1.as_str()), (rule, demand), "{attached:?}, {tag}");
+    }
+    assert!(!policy.reads_tag("attached"));
+}
+
+#[test]
+fn a_rule_by_attached_is_hidden_only_by_what_covers_it() {
+    let is_hidden = |first: &str, second: &str| {
+        let yaml = format!(
+            "version: 1\nrules:\n  - {{ name: a, match: {first}, profile: p }}\n  \
+            - {{ name: b, match: {second}, profile: p }}\n"
+        );
+        let complaints = check(&yaml, &everything()).complaints;
+        complaints.iter().any(|it| it.message.contains("\"b\" is never reached"))
+    };
+    for (first, second, hidden) in [
+        ("{ attached: web }", "{ attached: web, vpc: vpc-1 }", true),
+        ("{ attached: [none, 'w*'] }", "{ attached: [web, none] }", true),
+        ("{ attached: '*' }", "{ attached: 'app/*' }", true),
+        ("{}", "{ attached: none }", true),
+        ("{ attached: '*' }", "{ attached: none }", false),
+        ("{ attached: 'n*' }", "{ attached: none }", false),
+        ("{ attached: none }", "{ attached: '*' }", false),
+        ("{ attached: web }", "{}", false),
+        // A name, and a path with a name.
+        ("{ attached: 'web*' }", "{ attached: 'web/*' }", false),
+        ("{ tags: { 'A*': '*' } }", "{ tags: { AB: x } }", true),
+        ("{ tags: { 'A*': '*' } }", "{ tags: { 'AB?': x } }", true),
+        ("{ tags: { 'A*': x } }", "{ tags: { AB: y } }", false),
+        ("{ tags: { AB: x } }", "{ tags: { 'A*': x } }", false),
+        ("{ tags: { 'A*': x } }", "{ tags: { B: x } }", false),
+    ] {
+        assert_eq!(is_hidden(first, second), hidden, "{first} before {second}");
+    }
+}
+
+#[test]
+fn stopped_instances_wait_or_swap_as_rule_or_setting_says() {
+    let yaml = "version: 1\nrules:\n  \
+        - { name: silent, match: { tags: { A: silent } }, profile: p }\n  \
+        - { name: wait, match: { tags: { A: wait } }, profile: p, when-stopped: wait }\n  \
+        - { name: swap, match: { tags: { A: swap } }, profile: p, when-stopped: swap }\n";
+    let said = |policy: &Policy, key: &str, value: &str| {
+        let instance = instance(&[(key, value)]);
+        let region = Region::parse("us-east-1").unwrap();
+        let subject =
+            Subject { account: None, region: &region, instance: &instance, attached: None };
+        policy.requirement(&subject).manner.when_stopped
+    };
+    for (default, silent) in [
+        (None, WhenStopped::Wait),
+        (Some(WhenStopped::Wait), WhenStopped::Wait),
+        (Some(WhenStopped::Swap), WhenStopped::Swap),
+    ] {
+        let set = |policy: Policy| match default {
+            None => policy,
+            Some(default) => policy.with_when_stopped_default(default),
+        };
+        let policy = set(policy(yaml));
+        assert_eq!(said(&policy, "A", "silent"), silent);
+        assert_eq!(said(&policy, "A", "wait"), WhenStopped::Wait);
+        assert_eq!(said(&policy, "A", "swap"), WhenStopped::Swap);
+        assert_eq!(said(&set(Policy::named_by_tag("A", everything())), "A", "p"), silent);
+    }
+}
+
+#[test]
+fn the_shipped_policy_leaves_nodes_alone() {
+    let policy = policy(include_str!("../../policy/policy.yaml"));
+    let app = [("App", "shop"), ("Environment", "prod")];
+    for node in [
+        ("karpenter.sh/nodepool", "default"),
+        ("eks:eks-cluster-name", "main"),
+        ("eks:cluster-name", "main"),
+        ("eks:nodegroup-name", "workers"),
+        ("kubernetes.io/cluster/main", "owned"),
+    ] {
+        let tags: Vec<_> = app.into_iter().chain([node]).collect();
+        assert_eq!(ruling(&policy, &instance(&tags)).1, "ignored", "{node:?}");
+        assert!(policy.reads_tag(node.0), "{node:?}");
+    }
+    assert_eq!(ruling(&policy, &instance(&app)), ("per-app".to_owned(), "shop-prod".to_owned()));
+}
+
+#[test]
 fn the_policy_names_the_tags_that_wake_it() {
     let policy = policy(EXAMPLE);
     let keys = ["eks:cluster-name", "InstanceProfile", "Tier", "Environment", "App", "Lifecycle"];
@@ -150,7 +370,7 @@ fn the_policy_names_the_tags_that_wake_it() {
 
 #[test]
 fn the_built_in_policy_is_the_file_that_it_prints() {
-    for key in ["InstanceProfile", "a b/c:d", "näme", "quote\"d"] {
+    for key in ["InstanceProfile", "a b/c:d", "näme", "quote\"d", "a*b"] {
         let (shipped, printed) = (Policy::named_by_tag(key, everything()), policy(&built_in(key)));
         for value in ["web", "", "a b", "arn:aws:iam::123456789012:instance-profile/app/web"] {
             for tags in [vec![(key, value)], vec![("Other", value)]] {
@@ -230,7 +450,8 @@ fn a_bad_policy_is_refused_and_a_doubtful_one_is_warned_of() {
 fn a_profile_outside_the_allow_list_is_warned_of_where_it_is_written() {
     let yaml = "version: 1\nrules: [{ name: a, match: {}, profile: admin }]";
     let checked = check(yaml, &AllowList::parse("web,app/web-?").unwrap());
-    assert!(checked.complaints[0].message.contains("never attached"), "{:?}", checked.complaints);
+    let last = checked.complaints.last().unwrap();
+    assert!(last.message.contains("never attached"), "{:?}", checked.complaints);
 }
 
 #[test]
@@ -349,7 +570,7 @@ proptest! {
     #[test]
     fn the_index_agrees_with_asking_every_rule(
         tags in prop::collection::btree_map("[ABC]", "[xy]{0,2}", 0..4),
-        rules in prop::collection::vec(prop::collection::btree_map("[ABC]", prop::collection::vec("[xy*?]{1,2}", 1..3), 0..3), 1..8),
+        rules in prop::collection::vec(prop::collection::btree_map("[ABC?*]", prop::collection::vec("[xy*?]{1,2}", 1..3), 0..3), 1..8),
     ) {
         let rules = rules.iter().enumerate().map(|(index, tags): (usize, &BTreeMap<String, Vec<String>>)| {
             format!("  - {{ name: r{index}, match: {{ tags: {} }}, profile: p{index} }}\n", serde_json::json!(tags))
@@ -392,7 +613,8 @@ fn a_file_of_too_many_aliases_is_refused_in_words() {
 #[test]
 fn the_built_in_policy_says_which_tag_is_lacking() {
     let region = Region::parse("us-east-1").unwrap();
-    let subject = Subject { account: None, region: &region, instance: &instance(&[]) };
+    let subject =
+        Subject { account: None, region: &region, instance: &instance(&[]), attached: None };
     let demand = Policy::named_by_tag("App", everything()).requirement(&subject).demand;
     let Demand::Unmanaged { only_rule: Some(why) } = demand else { panic!("{demand:?}") };
     assert_eq!(why.to_string(), "the instance has no tag App");

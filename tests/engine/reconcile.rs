@@ -55,6 +55,11 @@ fn expecting_web() -> Expectation {
     Expectation::of_tags(None, tags, [])
 }
 
+/// Faults that begin after the question whether a swap's attach would be denied.
+fn past_the_first_question(cloud: &FakeCloud) -> Faulty<FakeCloud> {
+    Faulty::of(cloud.clone()).working(Operation::AssociateIamInstanceProfile)
+}
+
 async fn run_within<C: Cloud>(cloud: &C, jobs: Vec<Job>, time: Duration) -> Vec<InstanceReport> {
     let (profiles, policy) = (Profiles::default(), swapping());
     let deadline = Instant::now() + time;
@@ -151,14 +156,29 @@ async fn each_situation_ends_as_it_should_with_only_the_writes_it_needs() {
             vec![],
         ),
         (world().profile_at("/x/", "web").running(ID, Some("web"), None), "left", None, vec![]),
-        (world().instance(ID, "pending", Some("web"), None), "waiting", None, vec![]),
-        (world().instance(ID, "stopping", Some("web"), Some("db")), "waiting", Some("db"), vec![]),
+        (
+            world().instance(ID, "pending", Some("web"), None),
+            "InstanceNotReady come-again",
+            None,
+            vec![],
+        ),
+        (
+            world().instance(ID, "stopping", Some("web"), Some("db")),
+            "InstanceNotReady come-again",
+            Some("db"),
+            vec![],
+        ),
         (world().instance(ID, "terminated", Some("web"), None), "left", None, vec![]),
         (world().running(ID, Some("web"), None).managed_by(ID, "eks"), "left", None, vec![]),
-        (world().profile_without_role("web").running(ID, Some("web"), None), "left", None, vec![]),
+        (
+            world().profile_without_role("web").running(ID, Some("web"), None),
+            "ProfileNotReady come-again",
+            None,
+            vec![],
+        ),
         (
             world().profile_trusting("web", "lambda.amazonaws.com").running(ID, Some("web"), None),
-            "left",
+            "ProfileNotReady come-again",
             None,
             vec![],
         ),
@@ -288,7 +308,7 @@ async fn when_the_world_moves_between_look_and_act_another_look_decides() {
             world()
                 .running(ID, Some("web"), None)
                 .before(Call::Associate, |world| world.instance_mut(ID).state = "stopping".into()),
-            "waiting",
+            "InstanceNotReady come-again",
             "",
         ),
     ] {
@@ -338,14 +358,14 @@ async fn a_write_whose_answer_was_lost_is_looked_for_before_it_is_sent_again() {
 #[tokio::test(start_paused = true)]
 async fn a_failed_swap_puts_the_old_profile_back_and_keeps_the_message() {
     for (kind, expected) in [
-        (ErrorKind::Throttled, "SwapUndone come-again"),
-        (ErrorKind::ProfileNotFound, "SwapUndone come-again"),
-        (ErrorKind::Rejected, "SwapUndone give-up"),
-        (denied(), "SwapUndone give-up"),
+        (ErrorKind::Throttled, "SwapRolledBack come-again"),
+        (ErrorKind::ProfileNotFound, "SwapRolledBack come-again"),
+        (ErrorKind::Rejected, "SwapRolledBack give-up"),
+        (denied(), "SwapRolledBack give-up"),
     ] {
         let cloud = FakeCloud::of(world().stopped(ID, Some("web"), Some("db")));
         let tries = if kind == ErrorKind::Throttled { TRIES_OF_A_THROTTLED_WRITE } else { 1 };
-        let faulty = Faulty::of(cloud.clone()).failing_times(
+        let faulty = past_the_first_question(&cloud).failing_times(
             Operation::AssociateIamInstanceProfile,
             &Fault::Fails(kind),
             tries,
@@ -358,19 +378,20 @@ async fn a_failed_swap_puts_the_old_profile_back_and_keeps_the_message() {
 #[tokio::test(start_paused = true)]
 async fn a_detachment_whose_answer_was_lost_is_put_back_too() {
     let cloud = FakeCloud::of(world().stopped(ID, Some("web"), Some("db")));
-    let faulty = Faulty::of(cloud.clone())
+    let faulty = past_the_first_question(&cloud)
         .failing(Operation::DisassociateIamInstanceProfile, Fault::AnswerIsLost)
         .failing(Operation::AssociateIamInstanceProfile, Fault::Fails(denied()));
-    assert_eq!(ending(&run(&faulty).await), "SwapUndone give-up");
+    assert_eq!(ending(&run(&faulty).await), "SwapRolledBack give-up");
     assert_eq!(cloud.world().attached_to(ID).as_deref(), Some("db"));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_swap_that_ends_in_a_replacement_puts_nothing_back() {
-    let moved = world().stopped(ID, Some("web"), Some("db")).before(Call::Associate, |world| {
-        world.instance_mut(ID).state = "running".into();
-        world.attach(ID, "api");
-    });
+    let moved =
+        to_be_swapped().0.before(Call::Associate, |_| ()).before(Call::Associate, |world| {
+            world.instance_mut(ID).state = "running".into();
+            world.attach(ID, "api");
+        });
     let cloud = FakeCloud::of(moved);
     assert_eq!(ending(&run(&cloud).await), "replaced");
     assert_eq!(cloud.world().attached_to(ID).as_deref(), Some("web"));
@@ -380,19 +401,19 @@ async fn a_swap_that_ends_in_a_replacement_puts_nothing_back() {
 #[tokio::test(start_paused = true)]
 async fn a_swap_cut_short_by_the_deadline_puts_the_old_profile_back() {
     let cloud = FakeCloud::of(world().stopped(ID, Some("web"), Some("db")));
-    let faulty =
-        Faulty::of(cloud.clone()).failing(Operation::AssociateIamInstanceProfile, Fault::Hangs);
-    assert_eq!(ending(&run(&faulty).await), "SwapUndone come-again");
+    let faulty = past_the_first_question(&cloud)
+        .failing(Operation::AssociateIamInstanceProfile, Fault::Hangs);
+    assert_eq!(ending(&run(&faulty).await), "SwapRolledBack come-again");
     assert_eq!(cloud.world().attached_to(ID).as_deref(), Some("db"));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_swap_that_cannot_be_undone_is_said_and_healed_by_the_next_message() {
     let cloud = FakeCloud::of(world().stopped(ID, Some("web"), Some("db")));
-    let faulty = Faulty::of(cloud.clone())
+    let faulty = past_the_first_question(&cloud)
         .failing(Operation::AssociateIamInstanceProfile, Fault::Fails(ErrorKind::ProfileNotFound))
         .failing(Operation::AssociateIamInstanceProfile, Fault::Fails(denied()));
-    assert_eq!(ending(&run(&faulty).await), "LeftBare come-again");
+    assert_eq!(ending(&run(&faulty).await), "RollbackFailed come-again");
     assert_eq!(cloud.world().attached_to(ID), None);
     assert_eq!(ending(&run(&faulty).await), "associated");
     assert_eq!(cloud.world().attached_to(ID).as_deref(), Some("web"));
@@ -400,17 +421,18 @@ async fn a_swap_that_cannot_be_undone_is_said_and_healed_by_the_next_message() {
 
 #[tokio::test(start_paused = true)]
 async fn a_tag_removed_in_the_middle_of_a_swap_strips_nothing() {
-    let moved = world().stopped(ID, Some("web"), Some("db")).before(Call::Associate, |world| {
-        world.instance_mut(ID).tags.clear();
-        world.instance_mut(ID).state = "stopping".into();
-    });
+    let moved =
+        to_be_swapped().0.before(Call::Associate, |_| ()).before(Call::Associate, |world| {
+            world.instance_mut(ID).tags.clear();
+            world.instance_mut(ID).state = "stopping".into();
+        });
     let cloud = FakeCloud::of(moved.before(Call::DescribeInstances, |_| ()).before(
         Call::DescribeInstances,
         |world| {
             world.instance_mut(ID).state = "stopped".into();
         },
     ));
-    assert_eq!(ending(&run(&cloud).await), "left");
+    assert_eq!(ending(&run(&cloud).await), "rolled-back");
     assert_eq!(cloud.world().attached_to(ID).as_deref(), Some("db"));
 }
 
@@ -488,14 +510,9 @@ async fn tags_that_an_event_showed_are_looked_for_again() {
         |reads| FakeCloud::of(world().running(ID, Some("web"), None).untagged_for(ID, reads));
     let announced = || Job { expected: expecting_web(), ..job(ID) };
     assert_eq!(ending(&run_job(&late(2), announced()).await), "associated");
-    assert_eq!(ending(&run_job(&late(9), announced()).await), "left");
-    let cloud = late(1);
-    assert_eq!(
-        ending(&run(&cloud).await),
-        "left",
-        "an untagged instance is common, and a tag brings its own event"
-    );
-    assert_eq!(cloud.world().calls.len(), 2);
+    let cloud = late(9);
+    assert_eq!(ending(&run(&cloud).await), "associated", "the tags are read in another way");
+    assert_eq!(cloud.world().calls.len(), 5);
 }
 
 /// Rules of a policy file, the profiles of `world` allowed.
@@ -553,7 +570,7 @@ async fn a_removal_whose_answer_was_lost_is_looked_for_before_it_is_sent_again()
     let cloud = FakeCloud::of(world().stopped(ID, Some("retired"), Some("db")));
     let lost = Fault::AnswerIsLost;
     let faulty = Faulty::of(cloud.clone()).failing(Operation::DisassociateIamInstanceProfile, lost);
-    assert_eq!(ending(&run_by(&rules(RETIRED), &faulty, job(ID)).await), "converged");
+    assert_eq!(ending(&run_by(&rules(RETIRED), &faulty, job(ID)).await), "removed");
     assert_eq!(cloud.world().writes, [disassociated("db")]);
 }
 
@@ -710,7 +727,7 @@ async fn a_name_that_iam_does_not_answer_for_stops_nobody_else() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_recreated_profile_that_keeps_being_refused_is_not_tried_again() {
+async fn a_replacement_that_ec2_refuses_is_no_try() {
     let mut world = world().running(ID, Some("web"), Some("web"));
     world.make_profile("/", "web", Some("ec2.amazonaws.com"));
     let cloud = FakeCloud::of(world);
@@ -718,7 +735,7 @@ async fn a_recreated_profile_that_keeps_being_refused_is_not_tried_again() {
     let replace = Operation::ReplaceIamInstanceProfileAssociation;
     let faulty = Faulty::of(cloud.clone()).failing(replace, refused()).failing(replace, refused());
     assert_eq!(ending(&run(&faulty).await), "not-repaired");
-    assert_eq!(cloud.world().writes, []);
+    assert_eq!(cloud.world().writes, [replaced("web")], "what EC2 refused was no try");
 }
 
 #[tokio::test(start_paused = true)]
@@ -821,9 +838,10 @@ async fn what_another_hand_attaches_in_the_middle_of_a_failed_swap_stays() {
     let cloud = FakeCloud::of(
         world()
             .stopped(ID, Some("web"), Some("db"))
+            .before(Call::Associate, |_| ())
             .before(Call::Associate, |world| world.attach(ID, "api")),
     );
-    let faulty = Faulty::of(cloud.clone())
+    let faulty = past_the_first_question(&cloud)
         .failing(Operation::AssociateIamInstanceProfile, Fault::Fails(denied()));
     assert_eq!(
         ending(&run(&faulty).await),
@@ -844,9 +862,10 @@ async fn a_list_that_still_shows_what_a_swap_detached_is_not_believed() {
             world.attach(ID, "db");
             world.associations[0].timestamp = 0;
         })
+        .before(Call::Associate, |_| ())
         .before(Call::Associate, |world| world.detach(ID));
     let cloud = FakeCloud::of(lagging);
-    let faulty = Faulty::of(cloud.clone())
+    let faulty = past_the_first_question(&cloud)
         .failing(Operation::AssociateIamInstanceProfile, Fault::Fails(ErrorKind::Throttled));
     assert_eq!(ending(&run(&faulty).await), "swapped");
     assert_eq!(cloud.world().attached_to(ID).as_deref(), Some("web"));
@@ -898,19 +917,19 @@ async fn what_a_lagging_list_shows_after_a_failed_way_back_is_no_proof() {
             world.attach(ID, "db");
             world.associations[0].timestamp = 0;
         });
-    let faulty = Faulty::of(FakeCloud::of(lagging))
+    let faulty = past_the_first_question(&FakeCloud::of(lagging))
         .failing(Operation::AssociateIamInstanceProfile, Fault::Fails(denied()))
         .failing(Operation::AssociateIamInstanceProfile, Fault::Fails(ErrorKind::Transient));
-    assert_eq!(ending(&run(&faulty).await), "LeftBare come-again");
+    assert_eq!(ending(&run(&faulty).await), "RollbackFailed come-again");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_way_back_that_is_refused_is_a_plain_answer_and_costs_no_look() {
     let cloud = FakeCloud::of(world().stopped(ID, Some("web"), Some("db")));
-    let faulty = Faulty::of(cloud.clone())
+    let faulty = past_the_first_question(&cloud)
         .failing(Operation::AssociateIamInstanceProfile, Fault::Fails(denied()))
         .failing(Operation::AssociateIamInstanceProfile, Fault::Fails(denied()));
-    assert_eq!(ending(&run(&faulty).await), "LeftBare come-again");
+    assert_eq!(ending(&run(&faulty).await), "RollbackFailed come-again");
     let looks = cloud.world().calls.iter().filter(|call| **call == Call::DescribeInstances).count();
     assert_eq!(looks, 1);
 }
@@ -957,6 +976,7 @@ async fn a_detachment_that_a_second_try_proves_is_believed_whatever_the_list_sho
     let lagging = world
         .before(Call::DescribeAssociations, |_| ())
         .before(Call::DescribeAssociations, move |world| show_again(world, &row, "db"))
+        .before(Call::Associate, |_| ())
         .before(Call::Associate, |world| world.detach(ID));
     let cloud = FakeCloud::of(lagging);
     let faulty = Faulty::of(cloud.clone())
@@ -978,7 +998,7 @@ async fn a_second_try_that_is_refused_for_another_reason_proves_no_detachment() 
     assert_eq!(ending(&run(&faulty).await), "swapped");
     assert_eq!(cloud.world().writes, [disassociated("db"), associated("web")]);
     let tries = cloud.world().calls.iter().filter(|call| **call == Call::Associate).count();
-    assert_eq!(tries, 1, "not beside what is still attached");
+    assert_eq!(tries, 2, "one question, and once nothing is attached");
 }
 
 #[tokio::test(start_paused = true)]
@@ -1025,7 +1045,7 @@ async fn a_row_that_may_be_detached_is_no_proof_that_the_instance_has_a_profile(
         .failing(Operation::DisassociateIamInstanceProfile, Fault::Fails(ErrorKind::Transient))
         .working(Operation::DescribeInstances)
         .failing(Operation::DescribeInstances, Fault::Fails(denied()));
-    assert_eq!(ending(&run(&faulty).await), "LeftBare come-again", "not given up");
+    assert_eq!(ending(&run(&faulty).await), "RollbackFailed come-again", "not given up");
 }
 
 #[tokio::test(start_paused = true)]
@@ -1060,7 +1080,7 @@ async fn a_write_whose_answer_was_lost_counts_as_one_that_ec2_took() {
     let faulty = Faulty::of(cloud).failing(associate, Fault::AnswerIsLost);
     let pace = Pace::new(Limits { per_second: 5.0, burst: 10.0 });
     let reports = run_paced(&faulty, &pace, &[ID.to_owned()]).await;
-    assert_eq!(ending(&reports[0]), "converged");
+    assert_eq!(ending(&reports[0]), "associated");
     let (one, two) = (pace.turn(Instant::now()).await, pace.turn(Instant::now()).await);
     assert!(one.is_some() && two.is_some(), "after one that was taken two may be under way");
 }

@@ -23,17 +23,28 @@ TRUST = {
 
 
 class Account:
-    """EC2 and IAM of one account and Region."""
+    """EC2, IAM and SQS of one account and Region."""
 
     def __init__(self, endpoint: str) -> None:
         self._ec2 = boto3.client("ec2", endpoint_url=endpoint, region_name=stack.REGION)
         self._iam = boto3.client("iam", endpoint_url=endpoint, region_name=stack.REGION)
+        self._sqs = boto3.client("sqs", endpoint_url=endpoint, region_name=stack.REGION)
 
     def make_profile(self, name: str, path: str) -> None:
         """Makes a profile that holds a role which EC2 may assume."""
         self._iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(TRUST))
         self._iam.create_instance_profile(InstanceProfileName=name, Path=path)
         self._iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
+
+    def make_queue(self) -> str:
+        """Makes the function's own queue; answers its URL."""
+        return str(self._sqs.create_queue(QueueName="own")["QueueUrl"])
+
+    def held_back(self, queue: str) -> int:
+        """How many messages a queue holds back until their time."""
+        name = "ApproximateNumberOfMessagesDelayed"
+        answer = self._sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=[name])
+        return int(answer["Attributes"][name])
 
     def launch(
         self,

@@ -17,6 +17,8 @@ TEMPLATE = Path(__file__).resolve().parents[2] / "template.yaml"
 ACCOUNT = "123456789012"
 REGION = "us-east-1"
 NO_VALUE = object()
+# One binary twice.
+FUNCTIONS = ("EventFunction", "SweepFunction")
 
 
 def template() -> dict[str, Any]:
@@ -48,7 +50,8 @@ def deploy(
         "AWS::StackName": "stack",
     }
     # What `sam package` does to local folders before CloudFormation sees them.
-    source["Resources"]["Function"]["Properties"]["CodeUri"] = "s3://bucket/function"
+    for function in FUNCTIONS:
+        source["Resources"][function]["Properties"]["CodeUri"] = "s3://bucket/function"
     source["Resources"]["PolicyLayer"]["Properties"]["ContentUri"] = policy_at
     # The transform never loads managed policies, because the role is explicit.
     transformed = transform(source, dict(values), ManagedPolicyLoader(None))
@@ -107,7 +110,8 @@ class _Context:
             return node
         if len(node) == 1:
             (name, argument), *_ = node.items()
-            if name == "Ref" or name.startswith("Fn::"):
+            # A resource's own Condition stands among its other keys.
+            if name in ("Ref", "Condition") or name.startswith("Fn::"):
                 return self._call(name, argument)
         resolved = {name: self.resolve(value) for name, value in node.items()}
         return {name: value for name, value in resolved.items() if value is not NO_VALUE}
@@ -136,6 +140,10 @@ class _Context:
                 return left == right
             case "Fn::Not":
                 return not self.resolve(argument)[0]
+            case "Fn::And":
+                return all(self.resolve(argument))
+            case "Condition":
+                return self.holds(argument)
         raise NotImplementedError(name)
 
     def holds(self, condition: str) -> bool:

@@ -51,7 +51,12 @@ def keys_read(policy: Any) -> set[str]:
     return ignored | matched | set(re.findall(r"\$\{tag:([^}]+)\}", templates))
 
 
-PROTECTED = sorted(keys_read(POLICY))
+# Karpenter and the owners of nodes set them. They choose no profile, and denied they would keep clusters from growing.
+SET_BY_THE_MAKERS_OF_NODES = {
+    *["karpenter.sh/nodepool", "eks:eks-cluster-name", "eks:nodegroup-name"],
+    "kubernetes.io/cluster/*",
+}
+PROTECTED = sorted(keys_read(POLICY) - SET_BY_THE_MAKERS_OF_NODES)
 
 DENIED = [
     *[tagging("ec2:CreateTags", key) for key in PROTECTED],
@@ -112,6 +117,12 @@ def test_it_lets_the_named_principals_set_them() -> None:
         for request in DENIED
     ]
     assert allowed(requests) == requests
+
+
+def test_what_only_the_makers_of_nodes_set_is_ignored_and_chooses_nothing() -> None:
+    chosen_by = keys_read({"rules": POLICY["rules"]})
+    assert keys_read(POLICY) >= SET_BY_THE_MAKERS_OF_NODES
+    assert not chosen_by & SET_BY_THE_MAKERS_OF_NODES
 
 
 def test_it_protects_the_tags_that_the_policy_reads_and_no_others() -> None:

@@ -24,7 +24,7 @@ from fault_proxy import (
     between,
 )
 from runtime import Function, running
-from test_function_on_moto import only_row, sample
+from test_function_on_moto import SWAPS, only_row, sample
 
 INSTANCES = "DescribeInstances"
 ASSOCIATIONS = "DescribeIamInstanceProfileAssociations"
@@ -60,9 +60,11 @@ def proxy(moto: str) -> Iterator[FaultProxy]:
 
 
 @pytest.fixture
-def function(start: Callable[..., Function], proxy: FaultProxy) -> Function:
-    """A function that reaches moto through the proxy, and whose start is over."""
-    function = start(AWS_ENDPOINT_URL=proxy.url, ALLOWED_PROFILES="web,web-old,app/*")
+def function(
+    account: Account, start: Callable[..., Function], proxy: FaultProxy
+) -> Function:
+    """A function that reaches moto through the proxy, that swaps, and whose start is over."""
+    function = start(**SWAPS, QUEUE_URL=account.make_queue(), AWS_ENDPOINT_URL=proxy.url)
     assert function.invoke(sample("foreign.json"))["ignored"]
     return function
 
@@ -134,7 +136,7 @@ def test_a_write_that_fails_for_good_leaves_the_message_which_is_done_once_all_i
     assert proxy.carried_out[action] == 0
     if is_half_way:
         errors = [line["error.type"] for line in function.log() if "error.type" in line]
-        assert errors == ["LeftBare"]
+        assert errors == ["RollbackFailed"]
     proxy.mend()
     assert function.invoke(as_message(event)) == DONE
     assert account.profile_of(instance) == "web"
@@ -169,16 +171,20 @@ def test_a_function_that_is_killed_in_the_middle_of_a_swap_is_made_good_by_the_n
     def kill() -> None:
         os.kill(int(note.read_text()), signal.SIGKILL)
 
+    queue = account.make_queue()
+    settings = {**SWAPS, "QUEUE_URL": queue}
     proxy.once(DISASSOCIATE, Fault(before_answer=kill))
-    with running(program, proxy.url, {}, tmp_path) as function:
+    with running(program, proxy.url, settings, tmp_path) as function:
         answer = requests.post(function.url, json=as_message(event), timeout=60)
         # Lambda reports the end of a process as a failed invocation, so that the whole batch comes again.
         assert "batchItemFailures" not in answer.text
     assert proxy.carried_out[DISASSOCIATE] == 1
     assert proxy.seen[ASSOCIATE] == 0
     assert account.profile_of(instance) is None
+    # Whoever looks next knows from it what was taken away.
+    assert account.held_back(queue) == 1
 
-    with running(program, proxy.url, {}, tmp_path) as function:
+    with running(program, proxy.url, settings, tmp_path) as function:
         assert function.invoke(as_message(event)) == DONE
     assert account.profile_of(instance) == "web"
     assert proxy.carried_out[ASSOCIATE] == 1

@@ -46,12 +46,47 @@ def test_a_wrong_profile_is_replaced_when_the_tag_changes(account: Account, star
     assert account.profile_of(instance) == "web"
 
 
-def test_a_wrong_profile_of_a_stopped_instance_is_swapped(account: Account, start: Start) -> None:
+def test_a_stopped_instance_keeps_its_wrong_profile_until_it_runs(
+    account: Account, start: Start
+) -> None:
     instance = account.launch(tag="web", profile="web-old")
     account.stop(instance)
-    row = only_row(start().invoke(sample("instance-stopped.json", instance)))
+    function = start(QUEUE_URL=account.make_queue())
+    row = only_row(function.invoke(sample("instance-stopped.json", instance)))
+    assert (row["decision"], row["outcome"]) == ("wait", "waiting")
+    assert row["reason-code"] == "instance-stopped"
+    assert account.profile_of(instance) == "web-old"
+
+
+# With these a stopped instance is swapped: who asks for it needs a queue, and a way back.
+SWAPS = {"WHEN_STOPPED": "swap", "ALLOWED_PROFILES": "web,web-old,app/*"}
+
+
+def test_a_wrong_profile_of_a_stopped_instance_is_swapped_where_it_is_asked_for(
+    account: Account, start: Start
+) -> None:
+    instance = account.launch(tag="web", profile="web-old")
+    account.stop(instance)
+    queue = account.make_queue()
+    function = start(**SWAPS, QUEUE_URL=queue)
+    row = only_row(function.invoke(sample("instance-stopped.json", instance)))
     assert (row["decision"], row["outcome"]) == ("swap", "swapped")
     assert account.profile_of(instance) == "web"
+    # What was detached was written down first; and the write is followed by a look.
+    assert account.held_back(queue) == 2
+
+
+@pytest.mark.parametrize("lacking", ["QUEUE_URL", "ALLOWED_PROFILES"])
+def test_a_swap_that_could_not_be_made_safe_is_not_begun(
+    account: Account, start: Start, lacking: str
+) -> None:
+    instance = account.launch(tag="web", profile="web-old")
+    account.stop(instance)
+    settings = {**SWAPS, "QUEUE_URL": account.make_queue()}
+    del settings[lacking]
+    row = only_row(start(**settings).invoke(sample("instance-stopped.json", instance)))
+    assert (row["decision"], row["reason-code"]) == ("wait", "instance-stopped")
+    assert account.profile_of(instance) == "web-old"
 
 
 def test_a_profile_under_a_path_is_found_by_its_bare_name(account: Account, start: Start) -> None:
@@ -216,6 +251,7 @@ def start_alone(binary: Path, settings: dict[str, str]) -> subprocess.CompletedP
 BAD_SETTINGS = {
     **{"ALLOWED_PROFILES": ["", "app/", "/web", "web,,db"], "MODE": ["perhaps", ""]},
     **{"PROFILE_TAG_KEY": ["", "aws:x", "AWS:x"], "POLICY_FILE": ["", "/nowhere/policy.yaml"]},
+    **{"WHEN_STOPPED": ["", "never"]},
 }
 
 

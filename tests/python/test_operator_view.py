@@ -22,10 +22,18 @@ GIVEN: dict[str, Any] = {
     "PassableRoles": [f"arn:aws:iam::{ACCOUNT}:role/web"],
 }
 
+BUS = f"arn:aws:events:{REGION}:{ACCOUNT}:event-bus/ops"
+# With everything that adds an alarm, or a metric to one.
+EVERYTHING = {**GIVEN, "Mode": "enforce", "Drift": "on", "EventBusArn": BUS}
+
 ALARMS = [
-    *["DeadLettersAlarm", "DeniedAlarm", "ContestedAlarm", "StuckAlarm", "SweepMissingAlarm"],
-    *["OldestMessageAlarm", "FunctionErrorsAlarm"],
+    *["CredentialsLostAlarm", "DeadLettersAlarm", "DeniedAlarm", "FlappingAlarm", "StuckAlarm"],
+    *["NoncompliantAlarm", "SweepMissingAlarm", "SweepIncompleteAlarm", "OldestMessageAlarm"],
+    *["FunctionErrorsAlarm", "ThrottledAlarm", "DeliveryFailedAlarm", "NotificationsFailedAlarm"],
 ]
+OF_SWEEPS = {"NoncompliantAlarm", "SweepMissingAlarm", "SweepIncompleteAlarm"}
+# What each stack has, whatever its parameters.
+ALWAYS = [name for name in ALARMS if name not in {*OF_SWEEPS, "NotificationsFailedAlarm"}]
 QUERIES = ["WhatHappenedQuery", "ComesUpBareQuery", "WhatIsBlockedQuery"]
 
 # Each of our metrics has this dimension, and these one more in a second set.
@@ -38,7 +46,13 @@ AWS_METRICS = {
         "ApproximateNumberOfMessagesNotVisible",
         "ApproximateNumberOfMessagesVisible",
     },
-    ("AWS/Lambda", "FunctionName"): {"Errors"},
+    ("AWS/Lambda", "FunctionName"): {
+        "AsyncEventsDropped",
+        "DestinationDeliveryFailures",
+        "Errors",
+        "Throttles",
+    },
+    ("AWS/Events", "RuleName"): {"FailedInvocations", "InvocationsFailedToBeSentToDlq"},
 }
 # Fields that Logs Insights and the log's JSON format give every line.
 OF_EVERY_LINE = {"@timestamp", "level", "message"}
@@ -48,7 +62,7 @@ COLUMNS = 24
 
 @pytest.fixture(scope="module")
 def stack() -> Stack:
-    return cloudformation.deploy(GIVEN)
+    return cloudformation.deploy(EVERYTHING)
 
 
 # ---- What the sources say ----
@@ -134,10 +148,18 @@ class Metric:
     dimensions: tuple[tuple[str, str], ...]
 
 
+def sources_of(alarm: Any) -> dict[str, Any]:
+    """The metrics that an alarm looks at, by the name that its expression has for them."""
+    if "Metrics" not in alarm:
+        return {"": alarm}
+    return {each["Id"]: each["MetricStat"]["Metric"] for each in alarm["Metrics"][1:]}
+
+
 def metrics_of_alarms(stack: Stack) -> Iterator[Metric]:
     for name, alarm in stack.of_type("AWS::CloudWatch::Alarm").items():
-        dimensions = tuple((each["Name"], each["Value"]) for each in alarm["Dimensions"])
-        yield Metric(name, alarm["Namespace"], alarm["MetricName"], dimensions)
+        for source in sources_of(alarm).values():
+            dimensions = tuple((each["Name"], each["Value"]) for each in source["Dimensions"])
+            yield Metric(name, source["Namespace"], source["MetricName"], dimensions)
 
 
 def metrics_of_dashboard(stack: Stack) -> Iterator[Metric]:
@@ -161,13 +183,16 @@ def metrics_of_dashboard(stack: Stack) -> Iterator[Metric]:
 def searched(title: str, expression: str) -> Metric:
     """What a SEARCH looks for; a dimension that it leaves open is `*`."""
     found = re.fullmatch(
-        r"SEARCH\('\{([\w/]+),([\w,]+)\} MetricName=\"(\w+)\" (.+)', '(\w+)', \d+\)", expression
+        r"SEARCH\('\{([\w/]+),([\w,]+)\} MetricName=\"(\w+)\" \((.+)\)', '(\w+)', \d+\)", expression
     )
     assert found, expression
-    given = dict(re.findall(r'(\w+)="([^"]+)"', found[4]))
+    given = [re.fullmatch(r'(\w+)="([^"]+)"', term) for term in found[4].split(" OR ")]
+    # Either function's: the first stands for both.
+    terms = [(term[1], term[2]) for term in given if term]
+    assert terms == [(DIMENSION, function) for function in cloudformation.FUNCTIONS]
     names = found[2].split(",")
-    assert set(given) <= set(names)
-    return Metric(title, found[1], found[3], tuple((name, given.get(name, "*")) for name in names))
+    first = dict(terms[:1])
+    return Metric(title, found[1], found[3], tuple((name, first.get(name, "*")) for name in names))
 
 
 def all_metrics(stack: Stack) -> list[Metric]:
@@ -199,21 +224,75 @@ def test_each_metric_of_ours_has_dimensions_under_which_it_is_emitted(stack: Sta
 
 
 def test_each_metric_is_of_this_stack(stack: Stack) -> None:
-    of_stack = {"FunctionName": {"Function"}, "QueueName": {"Queue", "DeadLetterQueue"}}
+    of_stack = {
+        "FunctionName": set(cloudformation.FUNCTIONS),
+        "QueueName": {"Queue", "DeadLetterQueue"},
+        "RuleName": set(stack.of_type("AWS::Events::Rule")),
+    }
     for metric in all_metrics(stack):
         for name, value in metric.dimensions:
             if name in of_stack:
                 assert value.removesuffix(".QueueName") in of_stack[name], metric
 
 
+def test_the_fleet_s_metrics_are_those_of_the_function_that_sweeps(stack: Stack) -> None:
+    for metric in all_metrics(stack):
+        if metric.name.startswith("Swe"):
+            assert metric.dimensions == (("FunctionName", "SweepFunction"),), metric
+
+
 def test_the_errors_that_alarms_wait_for_are_errors_of_the_function(stack: Stack) -> None:
-    (word,) = (
+    words = {
         value
         for metric in metrics_of_alarms(stack)
         for name, value in metric.dimensions
         if name == "ErrorType"
-    )
-    assert f'"{word}"' in read("src/failure.rs") + read("src/cloud.rs")
+    }
+    assert words == {"Denied", "RollbackFailed"}
+    for word in words:
+        assert f'"{word}"' in read("src/failure.rs")
+
+
+@pytest.mark.parametrize("name", ALARMS)
+def test_an_alarm_s_expression_names_each_metric_that_it_looks_at(stack: Stack, name: str) -> None:
+    alarm = stack.properties(name)
+    if "Metrics" not in alarm:
+        return
+    expression, *others = alarm["Metrics"]
+    named = re.findall(r"[a-z]\w*", expression["Expression"])
+    assert sorted(named) == sorted(each["Id"] for each in others)
+    # Of several results CloudWatch would not know which one to look at; and it takes ten metrics of one period.
+    assert "ReturnData" not in expression
+    assert all(each["ReturnData"] is False for each in others)
+    assert len({each["MetricStat"]["Period"] for each in others}) == 1
+    assert len(others) <= 10
+
+
+def test_what_happens_in_either_function_alarms_in_either(stack: Stack) -> None:
+    for name in ("DeniedAlarm", "FunctionErrorsAlarm", "NotificationsFailedAlarm"):
+        sources = sources_of(stack.properties(name)).values()
+        functions = [each["Dimensions"][0]["Value"] for each in sources]
+        assert functions == list(cloudformation.FUNCTIONS), name
+
+
+@pytest.mark.parametrize("drift", ["off", "on"])
+def test_a_delivery_that_failed_alarms_whichever_rule_it_was(drift: str) -> None:
+    stack = cloudformation.deploy(GIVEN, Drift=drift)
+    sources = sources_of(stack.properties("DeliveryFailedAlarm")).values()
+    watched = {(each["Dimensions"][0]["Value"], each["MetricName"]) for each in sources}
+    metrics = AWS_METRICS["AWS/Events", "RuleName"]
+    assert watched == {(rule, name) for rule in stack.of_type("AWS::Events::Rule") for name in metrics}
+    expression = stack.properties("DeliveryFailedAlarm")["Metrics"][0]["Expression"]
+    assert len(expression.split(" + ")) == len(watched)
+
+
+def test_dead_letters_that_somebody_looks_at_count_too(stack: Stack) -> None:
+    alarm = stack.properties("DeadLettersAlarm")
+    assert alarm["Metrics"][0]["Expression"] == "waiting + taken"
+    assert [each["MetricName"] for each in sources_of(alarm).values()] == [
+        "ApproximateNumberOfMessagesVisible",
+        "ApproximateNumberOfMessagesNotVisible",
+    ]
 
 
 def test_the_dashboard_shows_what_operators_ask_for(stack: Stack) -> None:
@@ -221,19 +300,39 @@ def test_the_dashboard_shows_what_operators_ask_for(stack: Stack) -> None:
     assert shown >= {
         *{"SweptRight", "SweptWrong", "SweptBlocked", "SweptStuck"},
         *{"Associated", "Replaced", "Swapped", "Removed", "Planned", "TimeToAssociated"},
-        *{"Blocked", "Failed", "Contested", "NotRepaired", "NotificationsFailed"},
+        *{"Blocked", "Failed", "Flapping", "NotRepaired", "Stuck", "NotificationsFailed"},
         *{"ApproximateAgeOfOldestMessage", "ApproximateNumberOfMessagesVisible", "Errors"},
+        *{"Throttles", "FailedInvocations", "InvocationsFailedToBeSentToDlq"},
     }
     # An alarm that shows on no graph leaves a person without the past.
     alone = {metric.name for metric in metrics_of_alarms(stack)} - shown
-    assert alone <= {"SweepCompleted"}
+    assert alone <= {"SweepCompleted", "SweepIncomplete"}
 
 
 # ---- Alarms ----
 
 
+def alarms_with(**parameters: Any) -> list[str]:
+    return list(cloudformation.deploy({**GIVEN, **parameters}).of_type("AWS::CloudWatch::Alarm"))
+
+
 def test_the_alarms_are_these(stack: Stack) -> None:
     assert list(stack.of_type("AWS::CloudWatch::Alarm")) == ALARMS
+    assert alarms_with(SweepEvery="never", Mode="enforce") == ALWAYS
+    # In a dry run what is wrong stays wrong.
+    assert set(alarms_with()) == {*ALWAYS, *OF_SWEEPS} - {"NoncompliantAlarm"}
+    assert set(alarms_with(Mode="enforce")) == {*ALWAYS, *OF_SWEEPS}
+
+
+def test_what_the_alarms_cost_is_written_down(stack: Stack) -> None:
+    def price(**parameters: Any) -> str:
+        alarms = cloudformation.deploy({**GIVEN, **parameters}).of_type("AWS::CloudWatch::Alarm")
+        # CloudWatch charges $0.10 a month for each metric that an alarm looks at.
+        return f"${sum(len(sources_of(alarm)) for alarm in alarms.values()) / 10:.2f}"
+
+    least, most = price(), price(Mode="enforce", Drift="on", EventBusArn=BUS)
+    said = " ".join(read("docs/OPERATIONS.md").split())
+    assert f"{least} a month as the stack comes, {most} with everything on" in said
 
 
 @pytest.mark.parametrize("name", ALARMS)
@@ -255,15 +354,20 @@ def test_each_alarm_says_what_missing_data_means(stack: Stack) -> None:
     alarms = stack.of_type("AWS::CloudWatch::Alarm")
     treated = {name: alarm["TreatMissingData"] for name, alarm in alarms.items()}
     expected = dict.fromkeys(ALARMS, "notBreaching")
-    # Only a sweep says something new of the stuck; that no sweep ends is the alarm itself.
-    expected |= {"StuckAlarm": "ignore", "SweepMissingAlarm": "breaching"}
+    # Only a sweep says something new of the stuck, of what is wrong, and of how far sweeps come; that no sweep ends
+    # is the alarm itself.
+    holding = ["StuckAlarm", "NoncompliantAlarm", "SweepIncompleteAlarm"]
+    expected |= dict.fromkeys(holding, "ignore") | {"SweepMissingAlarm": "breaching"}
     assert treated == expected
+    # Without sweeps nothing would ever turn it off again.
+    never = cloudformation.deploy(GIVEN, SweepEvery="never")
+    assert never.properties("StuckAlarm")["TreatMissingData"] == "notBreaching"
 
 
 def test_alarms_tell_the_topic_if_there_is_one(stack: Stack) -> None:
     for alarm in stack.of_type("AWS::CloudWatch::Alarm").values():
         assert not {"AlarmActions", "OKActions", "InsufficientDataActions"} & set(alarm)
-    telling = cloudformation.deploy(GIVEN, AlarmTopicArn=TOPIC)
+    telling = cloudformation.deploy(EVERYTHING, AlarmTopicArn=TOPIC)
     assert list(telling.of_type("AWS::CloudWatch::Alarm")) == ALARMS
     for alarm in telling.of_type("AWS::CloudWatch::Alarm").values():
         assert alarm["AlarmActions"] == alarm["OKActions"] == [TOPIC]
@@ -291,21 +395,74 @@ def test_a_missing_sweep_is_noticed_when_two_in_a_row_did_not_come(
     assert every in alarm["AlarmDescription"]
 
 
+@pytest.mark.parametrize(
+    ("every", "seconds"),
+    [
+        *[("15 minutes", 900), ("1 hour", 3600), ("3 hours", 10800)],
+        *[("6 hours", 21600), ("12 hours", 43200), ("1 day", 86400)],
+    ],
+)
+def test_what_two_sweeps_in_a_row_found_wrong_alarms(every: str, seconds: int) -> None:
+    alarm = cloudformation.deploy(GIVEN, Mode="enforce", SweepEvery=every).properties(
+        "NoncompliantAlarm"
+    )
+    # A period for each sweep; of two in one period both must have found something.
+    assert (alarm["Period"], alarm["EvaluationPeriods"], alarm["Statistic"]) == (seconds, 2, "Minimum")
+    assert "DatapointsToAlarm" not in alarm
+    assert (alarm["ComparisonOperator"], alarm["Threshold"]) == ("GreaterThanThreshold", 0)
+    assert seconds * 2 <= (86_400 if seconds < 3600 else 604_800)
+
+
+def period_of(alarm: Any) -> int:
+    if "Metrics" in alarm:
+        return int(alarm["Metrics"][1]["MetricStat"]["Period"])
+    return int(alarm["Period"])
+
+
 def test_an_alarm_holds_while_what_it_is_about_comes_again(stack: Stack) -> None:
     def holds(name: str) -> int:
         alarm = stack.properties(name)
         assert alarm["DatapointsToAlarm"] == 1
-        return int(alarm["Period"] * (alarm["EvaluationPeriods"] - 1))
+        return period_of(alarm) * (alarm["EvaluationPeriods"] - 1)
 
-    # The longest delay of a message; a truce, and the hour that its three corrections may take.
+    # The longest delay of a message; an hourly sweep; a cooldown, and the 4 hours that its three corrections may take.
     assert holds("DeniedAlarm") >= 15 * 60
-    assert holds("ContestedAlarm") >= 2 * 3600
+    assert holds("CredentialsLostAlarm") >= 3600
+    assert holds("FlappingAlarm") >= 5 * 3600
+
+
+def test_lost_credentials_alarm_at_once(stack: Stack) -> None:
+    assert period_of(stack.properties("CredentialsLostAlarm")) <= 300
+
+
+def test_a_sweep_that_ends_takes_back_that_one_did_not(stack: Stack) -> None:
+    alarm = stack.properties("SweepIncompleteAlarm")
+    assert alarm["Metrics"][0]["Expression"] == "incomplete + 0 * complete"
+    assert [each["MetricName"] for each in sources_of(alarm).values()] == [
+        "SweepIncomplete",
+        "SweepCompleted",
+    ]
+
+
+def test_a_throttle_or_two_wake_nobody_and_a_dropped_sweep_does(stack: Stack) -> None:
+    alarm = stack.properties("ThrottledAlarm")
+    names = {id: each["MetricName"] for id, each in sources_of(alarm).items()}
+
+    def is_on(**counts: int) -> bool:
+        value = eval(alarm["Metrics"][0]["Expression"], dict.fromkeys(names, 0) | counts)  # noqa: S307
+        return bool(value >= alarm["Threshold"])
+
+    assert alarm["ComparisonOperator"] == "GreaterThanOrEqualToThreshold"
+    assert not is_on(throttled_events=2, throttled_sweeps=2)
+    assert is_on(throttled_events=5)
+    assert is_on(dropped_sweeps=1) and is_on(dropped_events=1) and is_on(undelivered=1)
+    assert set(names.values()) == AWS_METRICS["AWS/Lambda", "FunctionName"] - {"Errors"}
 
 
 def test_an_error_that_stays_shows_in_as_many_periods_as_the_alarm_wants(stack: Stack) -> None:
     alarm = stack.properties("FunctionErrorsAlarm")
     again = stack.properties("Queue")["VisibilityTimeout"]
-    assert (alarm["EvaluationPeriods"] * alarm["Period"]) // again >= alarm["DatapointsToAlarm"]
+    assert (alarm["EvaluationPeriods"] * period_of(alarm)) // again >= alarm["DatapointsToAlarm"]
 
 
 def test_the_age_that_alarms_is_far_below_the_one_at_which_messages_are_lost(stack: Stack) -> None:
@@ -360,9 +517,11 @@ def test_the_first_row_is_the_alarms_and_the_fleet(stack: Stack) -> None:
     assert labels[:4] == ["right", "wrong", "blocked", "stuck"]
 
 
+@pytest.mark.parametrize("mode", ["dry-run", "enforce"])
+@pytest.mark.parametrize("bus", ["", BUS])
 @pytest.mark.parametrize("every", ["never", "1 hour"])
-def test_the_dashboard_shows_each_alarm_that_there_is(every: str) -> None:
-    stack = cloudformation.deploy(GIVEN, SweepEvery=every)
+def test_the_dashboard_shows_each_alarm_that_there_is(every: str, bus: str, mode: str) -> None:
+    stack = cloudformation.deploy(GIVEN, SweepEvery=every, EventBusArn=bus, Mode=mode)
     (shown,) = (widget for widget in widgets(stack) if widget["type"] == "alarm")
     there = {f"{name}.Arn" for name in stack.of_type("AWS::CloudWatch::Alarm")}
     assert set(shown["properties"]["alarms"]) == there
@@ -486,9 +645,12 @@ def test_the_word_that_a_query_filters_by_is_one_that_the_function_logs(stack: S
             assert f'"{word}"' in sources
 
 
-def test_an_emulator_which_knows_no_saved_queries_gets_none() -> None:
-    stack = cloudformation.deploy(GIVEN, EndpointUrl="http://127.0.0.1:4566")
-    assert stack.of_type("AWS::Logs::QueryDefinition") == {}
-    # And everything else.
-    missing = set(cloudformation.deploy(GIVEN).resources) - set(stack.resources)
-    assert missing == set(QUERIES)
+def test_an_emulator_gets_no_saved_queries_and_no_alarms_over_sums_and_everything_else() -> None:
+    there = cloudformation.deploy(EVERYTHING)
+    stack = cloudformation.deploy(EVERYTHING, EndpointUrl="http://127.0.0.1:4566")
+    alarms = there.of_type("AWS::CloudWatch::Alarm")
+    sums = {name for name, alarm in alarms.items() if "Metrics" in alarm}
+    assert set(there.resources) - set(stack.resources) == {*QUERIES, *sums}
+    # The dashboard names no alarm that is not there.
+    (shown,) = (widget for widget in widgets(stack) if widget["type"] == "alarm")
+    assert set(shown["properties"]["alarms"]) == {f"{name}.Arn" for name in alarms if name not in sums}

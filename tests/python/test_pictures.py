@@ -124,9 +124,15 @@ def test_the_architecture_names_each_rule() -> None:
         assert re.sub(r"(?<!^)([A-Z])", r" \1", rule.removesuffix("Rule")).capitalize() in shown
 
 
+def test_the_architecture_names_each_function() -> None:
+    shown = words(picture("architecture"))
+    for function in cloudformation.FUNCTIONS:
+        assert function in shown
+
+
 def test_the_architecture_tells_of_the_batches_and_sweeps_that_the_template_has() -> None:
     source = cloudformation.template()
-    event = source["Resources"]["Function"]["Properties"]["Events"]["Queue"]["Properties"]
+    event = source["Resources"]["EventFunction"]["Properties"]["Events"]["Queue"]["Properties"]
     description = " ".join((picture("architecture").findtext(f"{SVG}desc") or "").split())
     assert f"batches of up to {event['BatchSize']} messages" in description
     every = source["Parameters"]["SweepEvery"]["Default"].removeprefix("1 ")

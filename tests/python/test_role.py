@@ -20,6 +20,7 @@ ALLOW_LIST = Path(__file__).resolve().parents[1] / "data" / "allow-list.json"
 OTHER_ACCOUNT = "111122223333"
 QUEUE = f"arn:aws:sqs:{REGION}:{ACCOUNT}:stack-Queue"
 DEAD_LETTER_QUEUE = f"arn:aws:sqs:{REGION}:{ACCOUNT}:stack-DeadLetterQueue"
+SWEEP_FUNCTION = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:stack-SweepFunction"
 LOG_GROUP = f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/lambda/stack"
 LOG_STREAM = f"{LOG_GROUP}:log-stream:2030/01/01/[$LATEST]0123456789abcdef"
 
@@ -103,7 +104,7 @@ NEEDED = [
     read("app/batch"),
     Request("sqs:ChangeMessageVisibility", QUEUE),
     Request("sqs:SendMessage", DEAD_LETTER_QUEUE),
-    # For sweeps.
+    # What sweeps find, the look that follows a write, what a swap is about to take away.
     Request("sqs:SendMessage", QUEUE),
     # What EC2 asks for on the function's behalf.
     pass_role(role("web")),
@@ -256,10 +257,9 @@ FORBIDDEN = {
         ),
     ],
     "itself and its stack": [
-        Request(
-            f"lambda:{action}", f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:stack-Function"
-        )
+        Request(f"lambda:{action}", f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:stack-{name}")
         for action in ["UpdateFunctionCode", "UpdateFunctionConfiguration", "InvokeFunction"]
+        for name in cloudformation.FUNCTIONS
     ],
 }
 
@@ -288,18 +288,23 @@ def test_of_all_actions_of_all_services_it_allows_only_the_needed_ones(wider_pol
 # ---- The schedule's role ----
 
 
-def test_the_schedules_role_sends_to_the_two_queues_and_does_nothing_else() -> None:
+def test_the_schedules_role_begins_sweeps_and_does_nothing_else() -> None:
     given = {"AllowedProfiles": ["web"], "PassableRoles": [role("web")]}
     (policy,) = cloudformation.deploy(given).properties("SweepRole")["Policies"]
     text = json.dumps(policy["PolicyDocument"])
-    for attribute, arn in {"Queue.Arn": QUEUE, "DeadLetterQueue.Arn": DEAD_LETTER_QUEUE}.items():
+    made = {"SweepFunction.Arn": SWEEP_FUNCTION, "DeadLetterQueue.Arn": DEAD_LETTER_QUEUE}
+    for attribute, arn in made.items():
         assert f'"{attribute}"' in text
         text = text.replace(f'"{attribute}"', f'"{arn}"')
     document = json.loads(text)
-    sends = [Request("sqs:SendMessage", queue) for queue in (QUEUE, DEAD_LETTER_QUEUE)]
-    more = [Request("sqs:SendMessage", f"{QUEUE}2"), Request("sqs:ReceiveMessage", QUEUE)]
-    assert iam.allowed(document, sends + more) == sends
-    assert iam.allowed_actions(document, {}) == {"sqs:SendMessage", "sts:GetCallerIdentity"}
+    invoke, send = "lambda:InvokeFunction", "sqs:SendMessage"
+    needed = [Request(invoke, SWEEP_FUNCTION), Request(send, DEAD_LETTER_QUEUE)]
+    other = SWEEP_FUNCTION.replace("Sweep", "Event")
+    more = [Request(invoke, other), Request(send, QUEUE), Request("sqs:ReceiveMessage", QUEUE)]
+    assert iam.allowed(document, needed + more) == needed
+    # AWS lets everybody ask who they are.
+    allowed = iam.allowed_actions(document, {}) - {"sts:GetCallerIdentity"}
+    assert allowed == {invoke, send}
 
 
 # ---- The role and the code, pattern by pattern ----

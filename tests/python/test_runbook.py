@@ -183,7 +183,7 @@ def test_the_aws_commands_are_there_and_have_these_options() -> None:
     clients = {service: session.client(service) for service, _, _ in aws_commands()}
     assert len(aws_commands()) > 30
     # Of every command, and one that the command line renames.
-    everywhere = {"query", "output", "region", "cli-binary-format"}
+    everywhere = {"query", "output", "region", "cli-binary-format", "cli-read-timeout"}
     renamed = {"notification-endpoint": "endpoint"}
     for service, operation, options in aws_commands():
         client, command = clients[service], f"aws {service} {operation} {options}"

@@ -12,7 +12,7 @@ import pytest
 from botocore import xform_name
 
 import cloudformation
-from cloudformation import ACCOUNT, REGION, Stack
+from cloudformation import ACCOUNT, FUNCTIONS, REGION, Stack
 
 SRC = Path(__file__).resolve().parents[2] / "src"
 ADAPTERS = [SRC / "aws.rs", *sorted((SRC / "aws").glob("*.rs"))]
@@ -44,9 +44,10 @@ def stack() -> Stack:
 
 
 def environment(stack: Stack) -> dict[str, str]:
-    variables = stack.properties("Function")["Environment"]["Variables"]
-    assert isinstance(variables, dict)
-    return variables
+    events, sweeps = (stack.properties(name)["Environment"]["Variables"] for name in FUNCTIONS)
+    assert isinstance(events, dict)
+    assert events == sweeps
+    return events
 
 
 def as_list(value: Any) -> list[Any]:
@@ -62,12 +63,13 @@ def test_a_new_user_gets_a_dry_run(stack: Stack) -> None:
 
 def test_the_parameters_reach_the_function() -> None:
     stack = cloudformation.deploy(
-        GIVEN, Mode="enforce", ProfileTagKey="Role", WritesPerSecond=3
+        GIVEN, Mode="enforce", ProfileTagKey="Role", WritesPerSecond=3, WhenStopped="swap"
     )
     assert environment(stack) == {
         "MODE": "enforce",
         "PROFILE_TAG_KEY": "Role",
         "ALLOWED_PROFILES": "web,app/*",
+        "WHEN_STOPPED": "swap",
         "WRITES_PER_SECOND": 3,
         "WRITES_BURST": 90,
         "MAXIMUM_CONCURRENCY": "2",
@@ -82,9 +84,16 @@ def test_the_event_bus_is_left_out_when_empty_and_passed_on_when_given(stack: St
     assert environment(cloudformation.deploy(EVERYTHING))["EVENT_BUS"] == BUS
 
 
-def test_tracing_is_passed_on(stack: Stack) -> None:
-    assert stack.properties("Function")["TracingConfig"] == {"Mode": "PassThrough"}
-    traced = cloudformation.deploy(EVERYTHING).properties("Function")
+def test_a_stopped_instance_keeps_its_profile_unless_somebody_asks(stack: Stack) -> None:
+    assert environment(stack)["WHEN_STOPPED"] == "wait"
+    parameter = cloudformation.template()["Parameters"]["WhenStopped"]
+    assert parameter["AllowedValues"] == ["wait", "swap"]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_tracing_is_passed_on(stack: Stack, function: str) -> None:
+    assert stack.properties(function)["TracingConfig"] == {"Mode": "PassThrough"}
+    traced = cloudformation.deploy(EVERYTHING).properties(function)
     assert traced["TracingConfig"] == {"Mode": "Active"}
 
 
@@ -111,7 +120,8 @@ def test_the_policy_travels_as_a_layer_of_its_own() -> None:
     stack = cloudformation.deploy(GIVEN)
     (layer,) = stack.of_type("AWS::Lambda::LayerVersion")
     assert stack.resources[layer]["DeletionPolicy"] == "Delete"
-    assert stack.properties("Function")["Layers"] == [layer]
+    for function in FUNCTIONS:
+        assert stack.properties(function)["Layers"] == [layer]
 
 
 def test_an_edited_policy_makes_a_new_layer_and_changes_nothing_else() -> None:
@@ -119,33 +129,79 @@ def test_an_edited_policy_makes_a_new_layer_and_changes_nothing_else() -> None:
     after = cloudformation.deploy(GIVEN, policy_at="s3://bucket/edited").resources
     assert set(before) ^ set(after) == {name for name in {*before, *after} if "Layer" in name}
     changed = {name for name in set(before) & set(after) if before[name] != after[name]}
-    assert changed == {"Function"}
+    assert changed == set(FUNCTIONS)
 
 
 def test_the_log_is_json_at_the_level_asked_for_and_goes_to_the_stacks_group() -> None:
     stack = cloudformation.deploy(GIVEN, LogLevel="DEBUG", LogRetentionDays=7)
-    assert stack.properties("Function")["LoggingConfig"] == {
-        "LogGroup": "LogGroup",
-        "LogFormat": "JSON",
-        "ApplicationLogLevel": "DEBUG",
-    }
+    for function in FUNCTIONS:
+        assert stack.properties(function)["LoggingConfig"] == {
+            "LogGroup": "LogGroup",
+            "LogFormat": "JSON",
+            "ApplicationLogLevel": "DEBUG",
+        }
     assert stack.properties("LogGroup")["RetentionInDays"] == 7
+
+
+# ---- Two functions, one binary ----
+
+
+def test_the_two_functions_differ_in_what_they_are_for_and_in_nothing_else(stack: Stack) -> None:
+    events, sweeps = (dict(stack.properties(name)) for name in FUNCTIONS)
+    own = {"Description", "MemorySize", "Timeout"}
+    assert {key for key in events if events[key] != sweeps[key]} == own
+    assert events.keys() == sweeps.keys()
+    assert [(each["MemorySize"], each["Timeout"]) for each in (events, sweeps)] == [
+        (128, 60),
+        (512, 900),
+    ]
+
+
+def test_sam_builds_one_binary_for_both() -> None:
+    # Builds that differ in nothing are one build to `sam build`: the whole of Metadata is compared.
+    events, sweeps = (cloudformation.template()["Resources"][name] for name in FUNCTIONS)
+    assert events["Metadata"] == sweeps["Metadata"]
+    assert events["Properties"]["CodeUri"] == sweeps["Properties"]["CodeUri"] == "."
+
+
+def test_a_chain_of_own_messages_is_no_loop_to_lambda(stack: Stack) -> None:
+    assert [stack.properties(name)["RecursiveLoop"] for name in FUNCTIONS] == ["Allow", "Allow"]
+
+
+def test_sweeps_get_the_memory_that_is_asked_for() -> None:
+    large = cloudformation.deploy(GIVEN, SweepMemory=2048)
+    assert [large.properties(name)["MemorySize"] for name in FUNCTIONS] == [128, 2048]
+    parameter = cloudformation.template()["Parameters"]["SweepMemory"]
+    assert (parameter["MinValue"], parameter["MaxValue"]) == (128, 3008)
+
+
+def test_a_sweep_that_fails_is_tried_again_and_ends_as_a_dead_letter(stack: Stack) -> None:
+    (config,) = stack.of_type("AWS::Lambda::EventInvokeConfig").values()
+    assert config == {
+        "FunctionName": "SweepFunction",
+        "Qualifier": "$LATEST",
+        "MaximumRetryAttempts": 2,
+        "MaximumEventAgeInSeconds": 3600,
+        "DestinationConfig": {"OnFailure": {"Destination": "DeadLetterQueue.Arn"}},
+    }
 
 
 # ---- Queues ----
 
 
 def test_the_queue_the_event_source_and_the_function_fit_together(stack: Stack) -> None:
-    function, queue = stack.properties("Function"), stack.properties("Queue")
+    function, queue = stack.properties("EventFunction"), stack.properties("Queue")
     (source,) = stack.of_type("AWS::Lambda::EventSourceMapping").values()
-    window = source["MaximumBatchingWindowInSeconds"]
+    assert source["FunctionName"] == "EventFunction"
+    window = source.get("MaximumBatchingWindowInSeconds", 0)
     assert queue["VisibilityTimeout"] >= 6 * function["Timeout"] + window
     assert queue["RedrivePolicy"] == {
         "deadLetterTargetArn": "DeadLetterQueue.Arn",
         "maxReceiveCount": 500,
     }
     assert source["EventSourceArn"] == "Queue.Arn"
-    assert (source["BatchSize"], window) == (25, 1)
+    # A single event begins at once.
+    assert (source["BatchSize"], window) == (10, 0)
     sharing = int(environment(stack)["MAXIMUM_CONCURRENCY"])
     assert source["ScalingConfig"] == {"MaximumConcurrency": sharing}
     assert source["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
@@ -210,7 +266,7 @@ def test_every_value_of_the_parameter_is_known_here() -> None:
 
 
 @pytest.mark.parametrize("every", SWEEPS)
-def test_the_schedule_puts_a_sweep_on_the_queue(every: str) -> None:
+def test_the_schedule_invokes_the_function_that_sweeps(every: str) -> None:
     stack = cloudformation.deploy(GIVEN, SweepEvery=every)
     schedule = stack.properties("SweepSchedule")
     assert schedule["ScheduleExpression"] == f"rate({every})"
@@ -218,14 +274,14 @@ def test_the_schedule_puts_a_sweep_on_the_queue(every: str) -> None:
     # A start date would keep a new stack's first sweep waiting.
     assert "StartDate" not in schedule
     target = schedule["Target"]
-    assert target["Arn"] == "Queue.Arn"
+    assert target["Arn"] == "SweepFunction.Arn"
     assert target["RoleArn"] == "SweepRole.Arn"
     assert target["DeadLetterConfig"] == {"Arn": "DeadLetterQueue.Arn"}
-    sample = cloudformation.TEMPLATE.parent / "events" / "sweep.json"
-    assert json.loads(target["Input"]) == json.loads(sample.read_text()) == {"sweep": {}}
+    # Only what is scheduled feeds the fleet's metrics.
+    assert json.loads(target["Input"]) == {"sweep": {}, "scheduled": True}
 
 
-def test_the_schedules_role_may_send_to_both_queues_and_is_for_this_account(stack: Stack) -> None:
+def test_the_schedules_role_may_begin_sweeps_and_is_for_this_account(stack: Stack) -> None:
     role = stack.properties("SweepRole")
     assert "ManagedPolicyArns" not in role
     (trust,) = role["AssumeRolePolicyDocument"]["Statement"]
@@ -236,20 +292,19 @@ def test_the_schedules_role_may_send_to_both_queues_and_is_for_this_account(stac
         "Condition": {"StringEquals": {"aws:SourceAccount": ACCOUNT}},
     }
     (policy,) = role["Policies"]
-    (statement,) = policy["PolicyDocument"]["Statement"]
-    assert statement | {"Sid": ""} == {
-        "Sid": "",
-        "Effect": "Allow",
-        "Action": "sqs:SendMessage",
-        "Resource": ["Queue.Arn", "DeadLetterQueue.Arn"],
-    }
+    statements = policy["PolicyDocument"]["Statement"]
+    assert [(each["Effect"], each["Action"], each["Resource"]) for each in statements] == [
+        ("Allow", "lambda:InvokeFunction", "SweepFunction.Arn"),
+        ("Allow", "sqs:SendMessage", "DeadLetterQueue.Arn"),
+    ]
 
 
 def test_without_sweeps_nothing_of_theirs_is_made(stack: Stack) -> None:
     without = cloudformation.deploy(GIVEN, SweepEvery="never").resources
-    gone = {"SweepSchedule", "SweepRole", "SweepMissingAlarm"}
+    gone = {"SweepSchedule", "SweepRole", "SweepMissingAlarm", "SweepIncompleteAlarm"}
     assert set(stack.resources) - set(without) == gone
-    assert "SweepMissing" not in json.dumps(without)
+    left = json.dumps(without)
+    assert "SweepMissing" not in left and "SweepIncompleteAlarm" not in left
 
 
 # ---- What the role allows ----
@@ -299,7 +354,8 @@ def test_a_right_that_no_parameter_asks_for_is_not_given(stack: Stack) -> None:
 def test_the_roles_have_only_their_own_statements(stack: Stack) -> None:
     role = stack.properties("FunctionRole")
     assert "ManagedPolicyArns" not in role
-    assert stack.properties("Function")["Role"] == "FunctionRole.Arn"
+    for function in FUNCTIONS:
+        assert stack.properties(function)["Role"] == "FunctionRole.Arn"
     assert set(stack.of_type("AWS::IAM::Role")) == {"FunctionRole", "SweepRole"}
     everything = cloudformation.deploy(EVERYTHING).statements().values()
     assert all(statement["Effect"] == "Allow" for statement in everything)
@@ -418,10 +474,15 @@ def test_words_that_yaml_takes_for_truth_are_words() -> None:
 
 def test_a_sweep_can_be_tried_without_any_change(stack: Stack) -> None:
     command = stack.outputs["SweepCommand"]["Value"]
+    assert "--function-name SweepFunction " in command
     payload = re.search(r"--payload '([^']+)'", command)
     assert payload
     assert json.loads(payload[1]) == {"sweep": {}, "dry-run": True}
     # Else the command line gives up when the function's timeout is reached, and tries once more.
     wait = re.search(r"--cli-read-timeout (\d+)", command)
     assert wait
-    assert int(wait[1]) > stack.properties("Function")["Timeout"]
+    assert int(wait[1]) > stack.properties("SweepFunction")["Timeout"]
+
+
+def test_an_instance_is_tried_with_the_function_of_events(stack: Stack) -> None:
+    assert "--function-name EventFunction " in stack.outputs["TryItCommand"]["Value"]

@@ -19,7 +19,7 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use common::runtime_api::{CREDENTIALS, Failure, Function, Invocation, run_to_its_end};
-use common::wire::{Fault, Wire};
+use common::wire::{Fault, Wire, bus};
 use common::world::{Call, World, Write};
 use serde_json::{Value, json};
 
@@ -34,6 +34,9 @@ const ASSOCIATIONS: &str = "DescribeIamInstanceProfileAssociations";
 const GET_PROFILE: &str = "GetInstanceProfile";
 const HIDE: &str = "ChangeMessageVisibilityBatch";
 const SEND: &str = "SendMessageBatch";
+/// The wire's dead-letter queue, by whatever host.
+const DEAD_LETTERS: &str =
+    "https://sqs.us-east-1.amazonaws.com/123456789012/auto-instance-profile-dead-letters";
 
 // ---- What is right is brought about ---------------------------------------------------------------------------------
 
@@ -781,6 +784,18 @@ async fn a_setting_that_cannot_be_used_stops_the_start() {
         ),
         (vec![allowed, ("MODE", "yes")], "MODE", "enforce or dry-run"),
         (vec![allowed, ("PROFILE_TAG_KEY", "")], "PROFILE_TAG_KEY", "1 to 128"),
+        (vec![allowed, ("QUEUE_URL", "https://")], "QUEUE_URL", "https://HOST/ACCOUNT/NAME"),
+        (
+            vec![allowed, ("EVENT_BUS", "arn:aws:sns:us-east-1:123456789012:topic")],
+            "EVENT_BUS",
+            "event-bus/name",
+        ),
+        (
+            vec![allowed, ("QUEUE_URL", DEAD_LETTERS), ("DEAD_LETTER_QUEUE_URL", DEAD_LETTERS)],
+            "DEAD_LETTER_QUEUE_URL",
+            "another queue",
+        ),
+        (vec![allowed, ("POLICY_FILE", "x\nERROR forged\u{1b}[2J")], "POLICY_FILE", "path"),
     ] {
         let (status, log) = run_to_its_end(&settings).await;
         assert!(!status.success(), "{settings:?}");
@@ -863,6 +878,142 @@ async fn logs_hold_one_json_line_an_instance_and_no_secrets() {
     let arn = |name: &str| json!(format!("arn:aws:iam::123456789012:instance-profile/{name}"));
     let two = lines.iter().find(|line| line["instance.id"] == TWO).unwrap();
     assert_eq!((&two["profile.from"], &two["profile.to"]), (&arn("old"), &arn("web")));
+}
+
+/// What would end a line, or look like another: in JSON as its escapes, which stay text.
+const FORGED: &str = "x\nERROR forged\r\u{1b}[2Jforged\u{85}\u{2028}forged";
+
+#[tokio::test]
+async fn one_event_of_the_log_is_one_line() {
+    for format in ["Text", "JSON"] {
+        // XML has no escape character, so that no tag does.
+        let tag = FORGED.replace('\u{1b}', "");
+        let world = a_world().running(ONE, Some(&tag), None).running(TWO, Some("web"), None);
+        let refused = Fault::Refuses(400, "SomethingNew", "no\nERROR forged\u{2028}ERROR forged");
+        let wire = Wire::serve(world).await.always_about(ASSOCIATE, TWO, refused);
+        let settings = [
+            ("ALLOWED_PROFILES", "*"),
+            ("AWS_LAMBDA_LOG_FORMAT", format),
+            ("DEAD_LETTER_QUEUE_URL", DEAD_LETTERS),
+        ];
+        let mut function = function_with(&wire, &settings).await;
+        let mut foreign = sample("foreign.json");
+        foreign["source"] = json!(FORGED);
+        let mut odd_call = sample("drift-failed.json");
+        odd_call["detail"]["errorCode"] = json!(FORGED);
+        let unknown = json!({ "instance-ids": [ONE], FORGED: 1 });
+        let illegal = json!({ "instance-ids": [FORGED, ONE] });
+        function.invoke(&unknown).await.unwrap_err();
+        function.invoke(&illegal).await.unwrap();
+        let answer = function
+            .invoke(batch(&[
+                ("m1", running(ONE)),
+                ("m2", running(TWO)),
+                ("m3", foreign),
+                ("m4", odd_call),
+                ("m5", unknown),
+                ("m6", illegal),
+            ]))
+            .await
+            .unwrap();
+        assert_eq!(batch_failures(&answer), [""; 0]);
+        let letters = wire.dead_letters().concat();
+        assert!(letters.len() >= 3, "{letters:#?}");
+        for text in letters.iter().flat_map(|letter| letter.attributes.values()) {
+            assert!(!text.contains(|c: char| c.is_control() || c == '\u{2028}'), "{text:?}");
+        }
+        let log = function.stop().await;
+        for line in &log {
+            assert!(!line.contains(|c: char| c.is_control() || c == '\u{2028}'), "{line:?}");
+            let is_metric = line.starts_with("{\"_aws\"");
+            let begins = ["INFO", "WARN", "ERROR"];
+            let is_one = if format == "JSON" || is_metric {
+                serde_json::from_str::<Value>(line).is_ok_and(|line| line.is_object())
+            } else {
+                begins.iter().any(|level| line.trim_start().starts_with(level))
+                    && !line.starts_with("ERROR forged")
+            };
+            assert!(is_one, "{line:?}");
+        }
+        assert!(log.iter().any(|line| line.contains("forged")), "{log:#?}");
+    }
+}
+
+#[tokio::test]
+async fn no_client_brings_credentials_into_the_log() {
+    let [(_, key), _, (_, token)] = CREDENTIALS;
+    let quoting = format!(
+        "The signature does not match.\n\nThe Canonical String for this request should have been\n'POST\n/\n\n\
+         x-amz-security-token:{token}\n' {key} of {token}"
+    );
+    let quoting: &'static str = quoting.leak();
+    for fault in
+        [Fault::Refuses(403, "InvalidSignatureException", quoting), Fault::Intercepts(502, quoting)]
+    {
+        let world = a_world().running(ONE, Some("web"), None).running(TWO, Some("web"), None);
+        let mut wire = Wire::serve(world).await;
+        for call in [INSTANCES, ASSOCIATIONS, GET_PROFILE] {
+            wire = wire.at_start(call, fault.clone());
+        }
+        for call in [HIDE, SEND, "PutEvents"] {
+            wire = wire.always(call, fault.clone());
+        }
+        for call in [INSTANCES, ASSOCIATIONS] {
+            wire = wire.once(call, fault.clone());
+        }
+        wire = wire.always_about(ASSOCIATE, TWO, fault.clone());
+        let settings = [
+            ("ALLOWED_PROFILES", "web"),
+            ("AWS_LAMBDA_LOG_LEVEL", "TRACE"),
+            ("DEAD_LETTER_QUEUE_URL", DEAD_LETTERS),
+            ("EVENT_BUS", bus::BUS),
+        ];
+        let mut function = function_with(&wire, &settings).await;
+        let mut messages =
+            batch(&[("m1", running(ONE)), ("m2", running(TWO)), ("m3", json!({"x": 1}))]);
+        // The reads fail first; then they do not.
+        let mut answers = vec![function.invoke(running(ONE)).await];
+        messages["Records"][1]["attributes"]["ApproximateReceiveCount"] = json!("9");
+        for messages in [messages.clone(), messages] {
+            answers.push(function.invoke(messages).await);
+        }
+        let log = function.stop().await;
+        assert!(log.iter().any(|line| line.contains("reach the bus")), "{log:#?}");
+        let shown = format!("{log:?} {answers:?} {:?} {:?}", wire.dead_letters(), wire.told());
+        for secret in [key, token, CREDENTIALS[1].1, "Canonical", "x-amz-security-token"] {
+            assert!(!shown.contains(secret), "{secret}: {log:#?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_source_of_credentials_that_quotes_its_request_is_not_repeated() {
+    const SOURCES_TOKEN: &str = "Basic-8f2b-of-the-container-c1d7";
+    let quoting = format!(
+        "<html>GET /creds\nauthorization: {SOURCES_TOKEN}\nERROR forged\n{SOURCES_TOKEN} is no token"
+    );
+    let wire = Wire::serve(a_world().running(ONE, Some("web"), None)).await;
+    // A question without an action is the one for credentials.
+    let wire = wire.always("", Fault::Intercepts(403, quoting.leak()));
+    let source = format!("{}/creds", wire.endpoint());
+    let settings = [
+        ("ALLOWED_PROFILES", "web"),
+        ("AWS_LAMBDA_LOG_LEVEL", "TRACE"),
+        ("AWS_ACCESS_KEY_ID", ""),
+        ("AWS_SECRET_ACCESS_KEY", ""),
+        ("AWS_SESSION_TOKEN", ""),
+        ("AWS_EC2_METADATA_DISABLED", "true"),
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", source.as_str()),
+        ("AWS_CONTAINER_AUTHORIZATION_TOKEN", SOURCES_TOKEN),
+    ];
+    let mut function = Function::start(wire.endpoint(), &settings).await;
+    let failure = function.invoke(running(ONE)).await.unwrap_err();
+    assert!(!failure.error_message.contains(SOURCES_TOKEN), "{failure:?}");
+    let log = function.stop().await;
+    assert!(log.iter().any(|line| line.contains("DescribeInstances")), "{log:#?}");
+    for line in &log {
+        assert!(!line.contains(SOURCES_TOKEN) && !line.starts_with("ERROR forged"), "{line}");
+    }
 }
 
 // ---- Helpers --------------------------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use aws_smithy_types::DateTime;
+use aws_smithy_types::date_time::Format;
 use serde_json::{Value, json};
 
 use crate::common::runtime_api::{Function, Invocation};
@@ -135,9 +137,9 @@ async fn what_is_wrong_is_queued_told_brought_right_and_told_again() {
 
 #[tokio::test]
 async fn metrics_are_lines_of_their_own_whatever_the_logs_format() {
-    for format in ["JSON", "Text"] {
+    for (format, level) in [("JSON", "INFO"), ("JSON", "ERROR"), ("JSON", "FATAL"), ("Text", "")] {
         let wire = Wire::serve(a_world().running(ONE, Some("web"), None)).await;
-        let settings = [("AWS_LAMBDA_LOG_FORMAT", format)];
+        let settings = [("AWS_LAMBDA_LOG_FORMAT", format), ("AWS_LAMBDA_LOG_LEVEL", level)];
         let mut function = function_sweeping(&wire, &settings).await;
         let sweep = json!({ "sweep": {}, "scheduled": true });
         for event in [sweep.clone(), json!({ "instance-ids": [ONE] }), sweep] {
@@ -152,6 +154,10 @@ async fn metrics_are_lines_of_their_own_whatever_the_logs_format() {
         assert_eq!(documents.len(), 3, "{log:#?}");
         for document in &documents {
             assert_eq!(document["FunctionName"], NAME);
+            // Lambda drops a line by its level, and one without a time in RFC 3339 counts as INFO.
+            assert_eq!(document["level"], "FATAL");
+            let timestamp = document["timestamp"].as_str().unwrap();
+            DateTime::from_str(timestamp, Format::DateTime).unwrap();
             let directives = &document["_aws"]["CloudWatchMetrics"];
             assert_eq!(directives[0]["Namespace"], "AutoInstanceProfile");
             let named = directives[0]["Metrics"].as_array().unwrap().iter();
@@ -391,8 +397,9 @@ fn metrics(log: &[Value]) -> Vec<Value> {
     let documents = log.iter().filter(|line| line.get("_aws").is_some()).cloned();
     let bare = documents.map(|mut document| {
         let fields = document.as_object_mut().unwrap();
-        fields.remove("_aws");
-        fields.remove("FunctionName");
+        for field in ["_aws", "level", "timestamp", "FunctionName"] {
+            fields.remove(field);
+        }
         document
     });
     bare.collect()

@@ -1,25 +1,19 @@
 //! How long a policy of 1,000 rules takes over 10,000 instances, on one core, beside a loop that asks every rule.
 //!
-//! Usage: `make bench-policy`. The rooms are the shipped files, by symbolic link.
-#![allow(dead_code, reason = "the rooms are used in part")]
-
-mod allow;
-mod decide;
-mod model;
-mod policy;
-mod trust;
+//! Usage: `make bench-policy`.
+#![expect(clippy::print_stdout, reason = "the table is what it is for")]
 
 use std::fmt::Write as _;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use crate::allow::AllowList;
-use crate::decide::decide;
-use crate::model::{
+use auto_instance_profile::allow::AllowList;
+use auto_instance_profile::decide::decide;
+use auto_instance_profile::model::{
     Instance, InstanceFacts, InstanceId, InstanceState, Keeper, Platform, Region, Tags,
 };
-use crate::policy::Policy;
-use crate::policy::rule::Subject;
+use auto_instance_profile::policy::rule::Subject;
+use auto_instance_profile::policy::{Policy, file};
 
 const RULES: usize = 1_000;
 const INSTANCES: usize = 10_000;
@@ -28,7 +22,7 @@ const ROUNDS: usize = 7;
 fn main() {
     let yaml = policy_file();
     let allowed = AllowList::parse("*").expect("a star is a pattern");
-    let (reading, checked) = median(|| policy::file::check(&yaml, &allowed));
+    let (reading, checked) = median(|| file::check(&yaml, &allowed));
     let policy = checked.policy.expect("the bench's own policy is right");
     let fleet: Vec<InstanceFacts> = (0..INSTANCES).map(instance).collect();
     let region = Region::parse("us-east-1").expect("a Region");
@@ -47,7 +41,7 @@ fn main() {
     println!("| a file of nearly 1 MB that tries to take long | reading it | it is |");
     println!("|---|--:|---|");
     for (what, yaml) in hostile_files() {
-        let (reading, checked) = median(|| policy::file::check(&yaml, &allowed));
+        let (reading, checked) = median(|| file::check(&yaml, &allowed));
         let verdict = if checked.policy.is_some() { "a policy" } else { "refused" };
         println!("| {what} | {reading:.1?} | {verdict} |");
     }
@@ -58,7 +52,7 @@ fn hostile_files() -> Vec<(&'static str, String)> {
     let filled = |head: &str, piece: &dyn Fn(usize) -> String| {
         let mut yaml = head.to_owned();
         let mut number = 0;
-        while yaml.len() < policy::file::MAX_BYTES - 200 {
+        while yaml.len() < file::MAX_BYTES - 200 {
             yaml.push_str(&piece(number));
             number += 1;
         }
@@ -120,8 +114,11 @@ fn policy_file() -> String {
 
 /// An instance with ten tags, as many as a large organisation demands; every third is matched by the baseline alone.
 fn instance(number: usize) -> InstanceFacts {
-    let app =
-        if number % 3 == 0 { "unknown".to_owned() } else { format!("app-{}", number % RULES) };
+    let app = if number.is_multiple_of(3) {
+        "unknown".to_owned()
+    } else {
+        format!("app-{}", number % RULES)
+    };
     let mut tags: Tags =
         (0..7).map(|tag| (format!("Tag{tag}"), format!("value-{number}"))).collect();
     tags.insert("App".to_owned(), app);
@@ -144,7 +141,7 @@ fn instance(number: usize) -> InstanceFacts {
 
 fn decisions(policy: &Policy, fleet: &[InstanceFacts], region: &Region) -> Vec<String> {
     let decide_one = |facts: &InstanceFacts| {
-        let subject = Subject { account: None, region, instance: &facts.instance };
+        let subject = Subject { account: None, region, instance: &facts.instance, attached: None };
         let requirement = policy.requirement(&subject);
         black_box(decide(&requirement, facts));
         requirement.rule.unwrap_or_default()
@@ -154,13 +151,14 @@ fn decisions(policy: &Policy, fleet: &[InstanceFacts], region: &Region) -> Vec<S
 
 fn by_asking_every_rule(policy: &Policy, fleet: &[InstanceFacts], region: &Region) -> Vec<String> {
     let ask = |facts: &InstanceFacts| {
-        let subject = Subject { account: None, region, instance: &facts.instance };
+        let subject = Subject { account: None, region, instance: &facts.instance, attached: None };
         let matching = policy.rules().iter().find(|rule| rule.matching.matches(&subject));
         matching.map(|rule| rule.name.clone()).unwrap_or_default()
     };
     fleet.iter().map(ask).collect()
 }
 
+#[expect(clippy::disallowed_methods, reason = "how long it really takes is the question")]
 fn median<T>(mut work: impl FnMut() -> T) -> (Duration, T) {
     let mut times = Vec::with_capacity(ROUNDS);
     let mut last = work();

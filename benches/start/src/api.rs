@@ -1,38 +1,24 @@
 //! EC2, IAM and SQS over TLS, each on a loopback port of its own, as far as one event needs them. The world behind them is
 //! the tests' own.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
-use hyper::service::service_fn;
-use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
+use anyhow::Result;
+use bench_common::RESERVATION;
+use bench_common::aws::{Answer, Call, Endpoints, Parameters, Services};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use crate::world::{ACCOUNT, Association, AwsError, Instance, Profile, World};
 
-/// What `DescribeInstances` says about one instance: all the elements that EC2 sends for a plain one.
-const RESERVATION: &str = include_str!("instance.xml");
-
-/// The services, by the names that requests are signed for. Each has its own port, as each has its own host at AWS: a
-/// connection to one is of no use for another.
-const SERVICES: [&str; 3] = ["ec2", "iam", "sqs"];
-
 /// The APIs; they stop when this is dropped.
 pub struct Api {
-    endpoints: Vec<(&'static str, String)>,
+    endpoints: Endpoints,
     shared: Arc<Shared>,
-    _servers: JoinSet<()>,
 }
 
 /// What reached the APIs since somebody last asked.
@@ -52,31 +38,16 @@ struct Shared {
 }
 
 impl Api {
-    /// Serves an empty world on free ports of both loopback addresses, where there are two.
-    pub async fn serve(tls: TlsAcceptor) -> Result<Self> {
+    /// Serves an empty world.
+    pub async fn serve(tls: &TlsAcceptor) -> Result<Self> {
         let shared = Arc::new(Shared::default());
-        let mut servers = JoinSet::new();
-        let mut endpoints = Vec::new();
-        for service in SERVICES {
-            let listener =
-                TcpListener::bind(("127.0.0.1", 0)).await.context("listening on loopback")?;
-            let port = listener.local_addr()?.port();
-            endpoints.push((service, format!("https://localhost:{port}")));
-            servers.spawn(accept(listener, service, tls.clone(), Arc::clone(&shared)));
-            // "localhost" may be tried there first; a machine without IPv6 has no such address.
-            if let Ok(listener) = TcpListener::bind(("::1", port)).await {
-                servers.spawn(accept(listener, service, tls.clone(), Arc::clone(&shared)));
-            }
-        }
-        Ok(Self { endpoints, shared, _servers: servers })
+        let endpoints = Endpoints::serve(&shared, tls).await?;
+        Ok(Self { endpoints, shared })
     }
 
     /// The variables that tell AWS's SDKs where the services are.
     pub fn variables(&self) -> impl Iterator<Item = (String, String)> {
-        let variable = |(service, endpoint): &(&str, String)| {
-            (format!("AWS_ENDPOINT_URL_{}", service.to_uppercase()), endpoint.clone())
-        };
-        self.endpoints.iter().map(variable)
+        self.endpoints.variables()
     }
 
     /// Begins a new world, whose calls each take this long beyond the work itself.
@@ -100,79 +71,31 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn accept(
-    listener: TcpListener,
-    service: &'static str,
-    tls: TlsAcceptor,
-    shared: Arc<Shared>,
-) {
-    let mut connections = JoinSet::new();
-    while let Ok((stream, _)) = listener.accept().await {
-        lock(&shared.traffic).connections.push(service);
-        let (tls, shared) = (tls.clone(), Arc::clone(&shared));
-        connections.spawn(async move {
-            // An error here is the end of the function, or of its connection.
-            let _ = serve(stream, service, tls, &shared).await;
-        });
+impl Services for Shared {
+    fn connected(&self, service: &'static str) {
+        lock(&self.traffic).connections.push(service);
     }
-}
 
-async fn serve(
-    stream: TcpStream,
-    service: &'static str,
-    tls: TlsAcceptor,
-    shared: &Arc<Shared>,
-) -> Result<()> {
-    stream.set_nodelay(true)?;
-    let stream = tls.accept(stream).await?;
-    let service = service_fn(|request| answer(Arc::clone(shared), service, request));
-    hyper::server::conn::http1::Builder::new()
-        .serve_connection(TokioIo::new(stream), service)
-        .await?;
-    Ok(())
-}
-
-async fn answer(
-    shared: Arc<Shared>,
-    service: &'static str,
-    request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, hyper::Error> {
-    let header = |name: &str| {
-        let value = request.headers().get(name).and_then(|value| value.to_str().ok());
-        value.unwrap_or_default().to_owned()
-    };
-    let (signature, target) = (header("authorization"), header("x-amz-target"));
-    let body = request.into_body().collect().await?.to_bytes();
-    // Credential=KEY/DATE/REGION/SERVICE/aws4_request
-    let scope = signature.split('/').nth(3);
-    let (name, response) = shared.respond(service, scope, &target, &body);
-    lock(&shared.traffic).calls.push(name);
-    let latency = *lock(&shared.latency);
-    if !latency.is_zero() {
-        // Tokio's own timer would round up to the next millisecond.
-        let _ = tokio::task::spawn_blocking(move || thread::sleep(latency)).await;
+    async fn answer(&self, call: Call) -> Answer {
+        let (name, answer) = self.respond(&call);
+        lock(&self.traffic).calls.push(name);
+        let latency = *lock(&self.latency);
+        if !latency.is_zero() {
+            // Tokio's own timer would round up to the next millisecond.
+            let _ = tokio::task::spawn_blocking(move || thread::sleep(latency)).await;
+        }
+        answer
     }
-    Ok(response)
 }
 
 impl Shared {
-    /// What a request was, in words, and its answer. `scope` is the service that it was signed for.
-    fn respond(
-        &self,
-        service: &str,
-        scope: Option<&str>,
-        target: &str,
-        body: &Bytes,
-    ) -> (String, Response<Full<Bytes>>) {
-        let given: Parameters = form_urlencoded::parse(body).into_owned().collect();
-        let action = match target.rsplit_once('.') {
-            Some((_, action)) => action,
-            None => given.get("Action").map_or("nothing", String::as_str),
-        };
-        let done = match (service, scope) {
+    /// What a request was, in words, and its answer.
+    fn respond(&self, call: &Call) -> (String, Answer) {
+        let Call { service, signed_for, action, given, body } = call;
+        let done = match (*service, signed_for.as_deref()) {
             (_, None) => Err(error(403, "MissingAuthenticationToken", "The request is not signed")),
-            ("ec2", Some("ec2")) => in_ec2(&mut lock(&self.world), action, &given),
-            ("iam", Some("iam")) => in_iam(&mut lock(&self.world), action, &given),
+            ("ec2", Some("ec2")) => in_ec2(&mut lock(&self.world), action, given),
+            ("iam", Some("iam")) => in_iam(&mut lock(&self.world), action, given),
             ("sqs", Some("sqs")) => in_sqs(action, body),
             _ => Err(error(
                 403,
@@ -180,16 +103,14 @@ impl Shared {
                 "The request is signed for another service",
             )),
         };
-        let unsigned = if scope.is_none() { " (unsigned)" } else { "" };
-        let response = match done {
-            Ok(content) => respond(service, 200, content),
+        let unsigned = if signed_for.is_none() { " (unsigned)" } else { "" };
+        let answer = match done {
+            Ok(content) => Answer { status: 200, content },
             Err(error) => refusal(service, &error),
         };
-        (format!("{service}:{action}{unsigned}"), response)
+        (format!("{service}:{action}{unsigned}"), answer)
     }
 }
-
-type Parameters = BTreeMap<String, String>;
 
 fn in_ec2(world: &mut World, action: &str, given: &Parameters) -> Result<String, AwsError> {
     let content = match action {
@@ -244,7 +165,7 @@ fn in_iam(world: &mut World, action: &str, given: &Parameters) -> Result<String,
 }
 
 /// Whatever is asked of a message succeeds.
-fn in_sqs(action: &str, body: &Bytes) -> Result<String, AwsError> {
+fn in_sqs(action: &str, body: &[u8]) -> Result<String, AwsError> {
     if action != "ChangeMessageVisibilityBatch" {
         return Err(unknown(action));
     }
@@ -324,7 +245,7 @@ fn profile(found: &Profile) -> String {
     )
 }
 
-fn refusal(service: &str, error: &AwsError) -> Response<Full<Bytes>> {
+fn refusal(service: &str, error: &AwsError) -> Answer {
     let AwsError { status, code, message } = error;
     let what = format!("<Code>{code}</Code><Message>{message}</Message>");
     let id = "7a62c49f-347e-4fc4-9331-6e8e7a1b2c3d";
@@ -339,18 +260,7 @@ fn refusal(service: &str, error: &AwsError) -> Response<Full<Bytes>> {
              <RequestID>{id}</RequestID></Response>"
         ),
     };
-    respond(service, *status, content)
-}
-
-/// SQS speaks JSON, the others XML.
-fn respond(service: &str, status: u16, content: String) -> Response<Full<Bytes>> {
-    let kind =
-        if service == "sqs" { "application/x-amz-json-1.0" } else { "text/xml;charset=UTF-8" };
-    Response::builder()
-        .status(status)
-        .header("content-type", kind)
-        .body(Full::from(content))
-        .expect("a response of these parts is legal")
+    Answer { status: *status, content }
 }
 
 fn unknown(action: &str) -> AwsError {

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use bench_common::function::Usage;
 use serde_json::{Value, json};
 
 use crate::api::Traffic;
-use crate::function::Usage;
 
 /// One fresh process: its INIT and its first event.
 #[derive(Debug, Clone)]

@@ -3,44 +3,44 @@
 //!
 //! Usage: `make bench-start`. One event is a batch with one message about a bare running instance, which must have its
 //! profile afterwards: a run in which it has not is no measurement, and the bench says so and ends.
+#![expect(clippy::print_stdout, reason = "the tables are what it is for")]
 
 mod api;
 mod figures;
-mod function;
 mod options;
-mod share;
 mod table;
-mod tls;
-#[allow(dead_code, reason = "the tests' world, by symbolic link; one event needs a part of it")]
+#[allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "the tests' world, of which one event needs a part"
+)]
+#[path = "../../../tests/common/world.rs"]
 mod world;
 
 use std::env;
 use std::fs;
-use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
-use std::process::{self, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use bench_common::function::{Function, Program, Size, Usage, wall_clock};
+use bench_common::run::{Scratch, progress, to_its_end, write_figures};
+use bench_common::share::Share;
+use bench_common::{machine, tls};
 use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 
 use crate::api::Api;
 use crate::figures::{Cold, Figures, Warm, median, ms};
-use crate::function::{Function, Program, Usage, wall_clock};
 use crate::options::Options;
-use crate::share::Share;
 use crate::world::World;
 
-/// As the template has the function for events.
-pub const MEMORY_MB: u32 = 128;
-pub const TIMEOUT: Duration = Duration::from_mins(1);
+const OURS: &str = "this function";
+const PLAIN_SDK: &str = "plain SDK function";
+const BOTO3: &str = "boto3 function";
 
-pub const OURS: &str = "this function";
-pub const PLAIN_SDK: &str = "plain SDK function";
-pub const BOTO3: &str = "boto3 function";
-
+const BENCH: &str = "start-bench";
 const PROFILE: &str = "web";
 const PEERS: &str = "benches/peers";
 const PYTHON: &str = "boto3";
@@ -63,51 +63,23 @@ struct Bench {
     roots: PathBuf,
 }
 
-/// A folder for the file of roots; it goes when this is dropped.
-struct Scratch(PathBuf);
-
 #[tokio::main]
 async fn main() -> ExitCode {
-    let done = match Options::read(env::args().skip(1)) {
-        Ok(options) => tokio::select! {
-            // Dropping the measurement ends its function and removes its group.
-            done = measure(options) => done,
-            () = interrupted() => Err(anyhow::anyhow!("stopped; all that it started is gone")),
-        },
-        Err(error) => Err(error),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("start-bench: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-async fn interrupted() {
-    let of = |kind| signal(kind).expect("signals can be listened to");
-    let mut terminate = of(SignalKind::terminate());
-    let mut hang_up = of(SignalKind::hangup());
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => (),
-        _ = terminate.recv() => (),
-        _ = hang_up.recv() => (),
-    }
+    to_its_end(BENCH, async { measure(Options::read(env::args().skip(1))?).await }).await
 }
 
 async fn measure(options: Options) -> Result<()> {
-    let scratch = Scratch::new()?;
-    let roots = scratch.0.join("roots.pem");
+    let scratch = Scratch::new(BENCH)?;
+    let roots = scratch.file("roots.pem");
     let (tls, number_of_roots) = tls::set_up(&roots)?;
     let share = if options.share {
-        Share::find()
+        Share::find(Size::EVENTS.memory_mb)
             .inspect_err(|error| eprintln!("without Lambda's share of a processor: {error:#}"))
             .ok()
     } else {
         None
     };
-    let bench = Bench { api: Api::serve(tls).await?, share, roots, options };
+    let bench = Bench { api: Api::serve(&tls).await?, share, roots, options };
 
     let contenders = bench.contenders()?;
     ensure!(!contenders.is_empty(), "there is nothing to measure");
@@ -127,8 +99,7 @@ async fn measure(options: Options) -> Result<()> {
     if let Some(file) = &bench.options.json {
         let functions: Vec<Value> = all.iter().map(Figures::json).collect();
         let all = json!({ "conditions": conditions, "functions": functions });
-        fs::write(file, format!("{all:#}\n"))
-            .with_context(|| format!("writing {}", file.display()))?;
+        write_figures(file, &all)?;
     }
     Ok(())
 }
@@ -218,6 +189,7 @@ impl Bench {
             path: contender.path.clone(),
             arguments: contender.arguments.clone(),
             settings: self.settings(),
+            size: Size::EVENTS,
         };
         let mut function = Function::start(&program, group).await?;
         let init = function.asked_first().await?;
@@ -273,25 +245,14 @@ impl Bench {
 
     /// What the figures hold for.
     fn conditions(&self, roots: usize) -> String {
-        let model = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let model =
-            model.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(": unknown");
-        let model = model.trim_start_matches([' ', '\t', ':']);
-        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-        let kernel: Vec<_> = kernel.trim().split('.').take(2).collect();
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let share = self.share.as_ref().map_or_else(
-            || "Without Lambda's share of a processor".to_owned(),
-            |share| format!("From the end of INIT on: {}", share.describe()),
-        );
+        let [machine, share] = machine::describe(self.share.as_ref());
         let (pause, gap) = (self.options.pause.as_millis(), self.options.gap.as_millis());
         format!(
-            "{processors} processors ({model}), Linux {kernel}.\n\
-             {share}. {roots} roots to load.\n\
+            "{machine}\n\
+             {share} {roots} roots to load.\n\
              Medians. Each start is a fresh process; {events} warm events in one process, as many in another for the \
              latency.\n\
              {pause} ms of rest before the first event, {gap} ms before a warm one, not counted.",
-            kernel = kernel.join("."),
             events = self.options.warm,
         )
     }
@@ -309,14 +270,6 @@ fn print_work_in_pause(figures: &Figures) {
             figures.name,
             figures.cold.len()
         );
-    }
-}
-
-/// Says where the bench is, to a terminal.
-fn progress(what: &str) {
-    if io::stderr().is_terminal() {
-        // Back to the line's beginning; then what stood behind is cleared.
-        eprint!("\r{what}\x1b[K");
     }
 }
 
@@ -405,19 +358,4 @@ fn event(number: usize) -> Value {
             "awsRegion": "us-east-1",
         }]
     })
-}
-
-impl Scratch {
-    fn new() -> Result<Self> {
-        let dir = env::temp_dir().join(format!("start-bench-{}", process::id()));
-        fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
-        Ok(Self(dir))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // Where it cannot be removed, the system's own sweep will.
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }

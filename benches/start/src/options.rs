@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 pub const USAGE: &str = "\
 usage: start-bench [OPTION VALUE]...
   --function PATH    the built function (target/release/bootstrap)
-  --plain-sdk PATH   the plain function with AWS's SDK (target/plain-sdk/release/bootstrap)
+  --plain-sdk PATH   the plain function with AWS's SDK (target/plain-sdk/untuned/plain-sdk)
   --python PATH      a Python that has boto3 (.venv/bin/python)
   --only NAME        one of: ours, plain-sdk, boto3
   --runs N           fresh processes of the function (20)
@@ -42,7 +42,7 @@ impl Options {
     pub fn read(mut arguments: impl Iterator<Item = String>) -> Result<Self> {
         let mut options = Self {
             function: "target/release/bootstrap".into(),
-            plain_sdk: "target/plain-sdk/release/bootstrap".into(),
+            plain_sdk: "target/plain-sdk/untuned/plain-sdk".into(),
             python: ".venv/bin/python".into(),
             only: None,
             runs: 20,

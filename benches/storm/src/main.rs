@@ -2,8 +2,9 @@
 //!
 //! Usage: `storm [--seeds N] [--json FILE] [--svg FILE]`. The table is the worst of all seeds.
 #![expect(clippy::unwrap_used, reason = "a bench that cannot go on says where")]
-#![allow(dead_code, reason = "the tests' common files are used in part")]
+#![expect(clippy::print_stdout, reason = "the table is what it is for")]
 
+#[path = "../../../tests/common/mod.rs"]
 mod common;
 mod curve;
 

@@ -5,23 +5,15 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
-use hyper::service::service_fn;
-use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
+use anyhow::Result;
+use bench_common::aws::{Answer, Call, Endpoints, Parameters, Services};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 
 use crate::fleet::{self, ACCOUNT, PROFILE, PROFILE_ID};
 
-/// The services, by the names that requests are signed for. Each has its own port, as each has its own host at AWS.
-const SERVICES: [&str; 3] = ["ec2", "iam", "sqs"];
 /// The most rows that EC2 gives a page.
 const ROWS_PER_PAGE: usize = 1000;
 /// EC2's tokens are long and say nothing; this one has characters that must survive form encoding.
@@ -29,9 +21,8 @@ const TOKEN: &str = "eyJ2IjoiMiIsImMiOiJhYmNkZWZnaGlqa2xtbm9wcXJzdHV2d3h5ejAxMjM
 
 /// The APIs; they stop when this is dropped.
 pub struct Api {
-    endpoints: Vec<(&'static str, String)>,
+    endpoints: Endpoints,
     shared: Arc<Shared>,
-    _servers: JoinSet<()>,
 }
 
 /// What reached the APIs since somebody last asked.
@@ -54,31 +45,16 @@ struct Shared {
 }
 
 impl Api {
-    /// Serves an empty Region on free ports of both loopback addresses, where there are two.
-    pub async fn serve(tls: TlsAcceptor) -> Result<Self> {
+    /// Serves an empty Region.
+    pub async fn serve(tls: &TlsAcceptor) -> Result<Self> {
         let shared = Arc::new(Shared::default());
-        let mut servers = JoinSet::new();
-        let mut endpoints = Vec::new();
-        for service in SERVICES {
-            let listener =
-                TcpListener::bind(("127.0.0.1", 0)).await.context("listening on loopback")?;
-            let port = listener.local_addr()?.port();
-            endpoints.push((service, format!("https://localhost:{port}")));
-            servers.spawn(accept(listener, service, tls.clone(), Arc::clone(&shared)));
-            // "localhost" may be tried there first; a machine without IPv6 has no such address.
-            if let Ok(listener) = TcpListener::bind(("::1", port)).await {
-                servers.spawn(accept(listener, service, tls.clone(), Arc::clone(&shared)));
-            }
-        }
-        Ok(Self { endpoints, shared, _servers: servers })
+        let endpoints = Endpoints::serve(&shared, tls).await?;
+        Ok(Self { endpoints, shared })
     }
 
     /// The variables that tell AWS's SDKs where the services are.
     pub fn variables(&self) -> impl Iterator<Item = (String, String)> {
-        let variable = |(service, endpoint): &(&str, String)| {
-            (format!("AWS_ENDPOINT_URL_{}", service.to_uppercase()), endpoint.clone())
-        };
-        self.endpoints.iter().map(variable)
+        self.endpoints.variables()
     }
 
     /// Begins a Region of so many instances of this weight, of which each page takes EC2 this long.
@@ -99,79 +75,34 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn accept(
-    listener: TcpListener,
-    service: &'static str,
-    tls: TlsAcceptor,
-    shared: Arc<Shared>,
-) {
-    let mut connections = JoinSet::new();
-    while let Ok((stream, _)) = listener.accept().await {
-        let (tls, shared) = (tls.clone(), Arc::clone(&shared));
-        connections.spawn(async move {
-            // An error here is the end of the function, or of its connection.
-            let _ = serve(stream, service, tls, &shared).await;
-        });
+impl Services for Shared {
+    fn connected(&self, _service: &'static str) {}
+
+    async fn answer(&self, call: Call) -> Answer {
+        let Call { service, signed_for, action, given, body } = call;
+        let done = match service {
+            _ if signed_for.as_deref() != Some(service) => None,
+            "ec2" => self.in_ec2(&action, &given),
+            "iam" => in_iam(&action, &given),
+            _ => self.in_sqs(&action, &body),
+        };
+        let is_nobody = given.get("Filter.1.Value.1").is_some_and(|id| id == "i-00000000000000000");
+        let is_page = service == "ec2" && !is_nobody;
+        let status = if done.is_some() { 200 } else { 400 };
+        let content = done.unwrap_or_else(|| refusal(service));
+        {
+            let mut traffic = lock(&self.traffic);
+            let call = if status == 200 { action } else { format!("{action} (refused)") };
+            *traffic.calls.entry(call).or_default() += 1;
+            traffic.bytes += if service == "ec2" { content.len() } else { 0 };
+        }
+        let latency = *lock(&self.latency);
+        if is_page {
+            sleep(latency).await;
+        }
+        Answer { status, content }
     }
 }
-
-async fn serve(
-    stream: TcpStream,
-    service: &'static str,
-    tls: TlsAcceptor,
-    shared: &Arc<Shared>,
-) -> Result<()> {
-    stream.set_nodelay(true)?;
-    let stream = tls.accept(stream).await?;
-    let service = service_fn(|request| answer(Arc::clone(shared), service, request));
-    hyper::server::conn::http1::Builder::new()
-        .serve_connection(TokioIo::new(stream), service)
-        .await?;
-    Ok(())
-}
-
-async fn answer(
-    shared: Arc<Shared>,
-    service: &'static str,
-    request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, hyper::Error> {
-    let header = |name: &str| {
-        let value = request.headers().get(name).and_then(|value| value.to_str().ok());
-        value.unwrap_or_default().to_owned()
-    };
-    let (signature, target) = (header("authorization"), header("x-amz-target"));
-    let body = request.into_body().collect().await?.to_bytes();
-    let given: Parameters = form_urlencoded::parse(&body).into_owned().collect();
-    let action = match target.rsplit_once('.') {
-        Some((_, action)) => action.to_owned(),
-        None => given.get("Action").cloned().unwrap_or_default(),
-    };
-    // Credential=KEY/DATE/REGION/SERVICE/aws4_request
-    let is_signed = signature.split('/').nth(3) == Some(service);
-    let done = match service {
-        _ if !is_signed => None,
-        "ec2" => shared.in_ec2(&action, &given),
-        "iam" => in_iam(&action, &given),
-        _ => shared.in_sqs(&action, &body),
-    };
-    let is_nobody = given.get("Filter.1.Value.1").is_some_and(|id| id == "i-00000000000000000");
-    let is_page = service == "ec2" && !is_nobody;
-    let status = if done.is_some() { 200 } else { 400 };
-    let content = done.unwrap_or_else(|| refusal(service));
-    {
-        let mut traffic = lock(&shared.traffic);
-        let call = if status == 200 { action } else { format!("{action} (refused)") };
-        *traffic.calls.entry(call).or_default() += 1;
-        traffic.bytes += if service == "ec2" { content.len() } else { 0 };
-    }
-    let latency = *lock(&shared.latency);
-    if is_page {
-        sleep(latency).await;
-    }
-    Ok(respond(service, status, content))
-}
-
-type Parameters = BTreeMap<String, String>;
 
 impl Shared {
     /// Nothing where the call is none of a sweep's.
@@ -209,7 +140,7 @@ impl Shared {
     }
 
     /// Whatever is asked of a message succeeds; what is sent is kept.
-    fn in_sqs(&self, action: &str, body: &Bytes) -> Option<String> {
+    fn in_sqs(&self, action: &str, body: &[u8]) -> Option<String> {
         let asked: Value = serde_json::from_slice(body).ok()?;
         let entries = asked["Entries"].as_array()?;
         let done: Vec<Value> = match action {
@@ -275,15 +206,4 @@ fn refusal(service: &str) -> String {
             "<Response><Errors><Error>{what}</Error></Errors><RequestID>7a62c49f</RequestID></Response>"
         ),
     }
-}
-
-/// SQS speaks JSON, the others XML.
-fn respond(service: &str, status: u16, content: String) -> Response<Full<Bytes>> {
-    let kind =
-        if service == "sqs" { "application/x-amz-json-1.0" } else { "text/xml;charset=UTF-8" };
-    Response::builder()
-        .status(status)
-        .header("content-type", kind)
-        .body(Full::from(content))
-        .expect("a response of these parts is legal")
 }

@@ -2,13 +2,11 @@
 
 use std::fmt::Write as _;
 
+use bench_common::RESERVATION;
+
 pub const ACCOUNT: &str = "123456789012";
 pub const PROFILE: &str = "web";
 pub const PROFILE_ID: &str = "AIPA000000000001";
-
-/// What `DescribeInstances` says about one instance: all the elements that EC2 sends for a plain one. The start's bench
-/// measures with the same.
-const RESERVATION: &str = include_str!("instance.xml");
 
 /// What `DescribeInstances` says about an instance, by its number: at least so many bytes, in hundreds of addresses.
 pub fn reservation(number: usize, weight: usize) -> String {

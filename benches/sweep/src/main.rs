@@ -3,59 +3,51 @@
 //!
 //! Usage: `make bench-sweep`. It is invoked as by the schedule. A sweep that has not found each instance right, or has sent or
 //! written anything, is no measurement, and the bench says so and ends.
+#![expect(clippy::print_stdout, reason = "the tables are what it is for")]
 
 mod api;
 mod fleet;
-#[allow(dead_code, reason = "the start's, by symbolic link; a sweep needs a part of it")]
-mod function;
 mod options;
-#[allow(dead_code, reason = "the start's, by symbolic link; a sweep needs a part of it")]
-mod share;
 mod table;
-mod tls;
 
 use std::env;
-use std::fs;
-use std::io::{self, IsTerminal};
 use std::path::PathBuf;
-use std::process::{self, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use bench_common::function::{Function, Program, Size};
+use bench_common::run::{Scratch, progress, to_its_end, write_figures};
+use bench_common::share::Share;
+use bench_common::{machine, tls};
 use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 
 use crate::api::{Api, Traffic};
-use crate::function::{Function, Program};
 use crate::options::{Fleet, Options};
-use crate::share::Share;
 
-/// As the template has the function for sweeps.
-pub const MEMORY_MB: u32 = 512;
-pub const TIMEOUT: Duration = Duration::from_mins(15);
-
+const BENCH: &str = "sweep-bench";
 const QUEUE: &str = "auto-instance-profile-queue";
 /// Several of the share's periods between two sweeps, so that none lives on what the one before it left over.
 const GAP: Duration = Duration::from_millis(200);
 
 /// One sweep: one invocation.
 #[derive(Debug, Clone)]
-pub struct Sweep {
-    pub time: Duration,
-    pub cpu: Duration,
+struct Sweep {
+    time: Duration,
+    cpu: Duration,
     /// EC2's and IAM's calls that read.
-    pub reads: usize,
+    reads: usize,
     /// EC2's answers.
-    pub bytes: usize,
+    bytes: usize,
 }
 
 /// All sweeps of one fleet, in one process.
 #[derive(Debug, Clone)]
-pub struct Figures {
-    pub fleet: Fleet,
-    pub sweeps: Vec<Sweep>,
-    pub peak_memory: u64,
+struct Figures {
+    fleet: Fleet,
+    sweeps: Vec<Sweep>,
+    peak_memory: u64,
 }
 
 /// What all measurements share.
@@ -66,51 +58,23 @@ struct Bench {
     roots: PathBuf,
 }
 
-/// A folder for the file of roots; it goes when this is dropped.
-struct Scratch(PathBuf);
-
 #[tokio::main]
 async fn main() -> ExitCode {
-    let done = match Options::read(env::args().skip(1)) {
-        Ok(options) => tokio::select! {
-            // Dropping the measurement ends its function and removes its group.
-            done = measure(options) => done,
-            () = interrupted() => Err(anyhow::anyhow!("stopped; all that it started is gone")),
-        },
-        Err(error) => Err(error),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("sweep-bench: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-async fn interrupted() {
-    let of = |kind| signal(kind).expect("signals can be listened to");
-    let mut terminate = of(SignalKind::terminate());
-    let mut hang_up = of(SignalKind::hangup());
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => (),
-        _ = terminate.recv() => (),
-        _ = hang_up.recv() => (),
-    }
+    to_its_end(BENCH, async { measure(Options::read(env::args().skip(1))?).await }).await
 }
 
 async fn measure(options: Options) -> Result<()> {
-    let scratch = Scratch::new()?;
-    let roots = scratch.0.join("roots.pem");
+    let scratch = Scratch::new(BENCH)?;
+    let roots = scratch.file("roots.pem");
     let (tls, _) = tls::set_up(&roots)?;
     let share = if options.share {
-        Share::find()
+        Share::find(Size::SWEEPS.memory_mb)
             .inspect_err(|error| eprintln!("without Lambda's share of a processor: {error:#}"))
             .ok()
     } else {
         None
     };
-    let bench = Bench { api: Api::serve(tls).await?, share, roots, options };
+    let bench = Bench { api: Api::serve(&tls).await?, share, roots, options };
     let mut all = Vec::new();
     for fleet in &bench.options.fleets {
         let figures = bench.figures_of(*fleet).await;
@@ -127,8 +91,7 @@ async fn measure(options: Options) -> Result<()> {
     if let Some(file) = &bench.options.json {
         let fleets: Vec<Value> = all.iter().map(Figures::json).collect();
         let all = json!({ "conditions": conditions, "fleets": fleets });
-        fs::write(file, format!("{all:#}\n"))
-            .with_context(|| format!("writing {}", file.display()))?;
+        write_figures(file, &all)?;
     }
     Ok(())
 }
@@ -141,7 +104,8 @@ impl Bench {
         let group = self.share.as_ref().map(Share::group).transpose()?;
         let path = self.options.function.canonicalize();
         let path = path.with_context(|| self.options.function.display().to_string())?;
-        let program = Program { path, arguments: Vec::new(), settings: self.settings() };
+        let program =
+            Program { path, arguments: Vec::new(), settings: self.settings(), size: Size::SWEEPS };
         let mut function = Function::start(&program, group).await?;
         function.asked_first().await?;
         let mut sweeps = Vec::new();
@@ -192,14 +156,12 @@ impl Bench {
     fn settings(&self) -> Vec<(String, String)> {
         let roots = self.roots.to_string_lossy();
         let queue = format!("https://sqs.us-east-1.amazonaws.com/{}/{QUEUE}", fleet::ACCOUNT);
-        let memory = MEMORY_MB.to_string();
         let settings = [
             ("ALLOWED_PROFILES", fleet::PROFILE),
             ("MODE", "enforce"),
             ("PROFILE_TAG_KEY", "InstanceProfile"),
             ("QUEUE_URL", &queue),
             ("SSL_CERT_FILE", &roots),
-            ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", &memory),
         ];
         let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
         self.api.variables().chain(settings).collect()
@@ -207,31 +169,12 @@ impl Bench {
 
     /// What the figures hold for.
     fn conditions(&self) -> String {
-        let model = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let model =
-            model.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(": unknown");
-        let model = model.trim_start_matches([' ', '\t', ':']);
-        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-        let kernel: Vec<_> = kernel.trim().split('.').take(2).collect();
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let share = self.share.as_ref().map_or_else(
-            || "Without Lambda's share of a processor".to_owned(),
-            |share| format!("From the end of INIT on: {}", share.describe()),
-        );
+        let [machine, share] = machine::describe(self.share.as_ref());
         format!(
-            "{processors} processors ({model}), Linux {kernel}.\n\
-             {share}.\n\
+            "{machine}\n\
+             {share}\n\
              Each row is a fresh process that sweeps so many times: medians, and the most memory of all its sweeps.",
-            kernel = kernel.join("."),
         )
-    }
-}
-
-/// Says where the bench is, to a terminal.
-fn progress(what: &str) {
-    if io::stderr().is_terminal() {
-        // Back to the line's beginning; then what stood behind is cleared.
-        eprint!("\r{what}\x1b[K");
     }
 }
 
@@ -252,20 +195,5 @@ impl Figures {
             "peak_memory_bytes": self.peak_memory,
             "sweeps": sweeps.collect::<Vec<_>>(),
         })
-    }
-}
-
-impl Scratch {
-    fn new() -> Result<Self> {
-        let dir = env::temp_dir().join(format!("sweep-bench-{}", process::id()));
-        fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
-        Ok(Self(dir))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // Where it cannot be removed, the system's own sweep will.
-        let _ = fs::remove_dir_all(&self.0);
     }
 }

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use bench_common::function::Size;
+
 use crate::{Figures, Sweep};
 
 /// The goals, for a fleet of this size of plain instances whose pages take EC2 no time, and for the worst of its sweeps.
@@ -11,7 +13,7 @@ const READS: usize = 22;
 const WALL: Duration = Duration::from_secs(45);
 const PEAK_MEMORY: u64 = 64_000_000;
 /// What Lambda gives the function. One that needs more is ended.
-const MEMORY: u64 = (crate::MEMORY_MB as u64) << 20;
+const MEMORY: u64 = (Size::SWEEPS.memory_mb as u64) << 20;
 
 const HEADER: &str = "| instances | each | a page takes EC2 | sweeps | reads | XML | writes | time | processor \
                       | peak memory |";

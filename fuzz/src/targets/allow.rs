@@ -1,9 +1,9 @@
 //! The allow-list: it says what IAM's patterns say, and nothing that it refuses could be one.
 
 use super::plain;
-use crate::allow::AllowList;
-use crate::model::{ProfileName, ProfileRef};
-use crate::policy::pattern::Pattern;
+use auto_instance_profile::allow::AllowList;
+use auto_instance_profile::model::{ProfileName, ProfileRef};
+use auto_instance_profile::policy::pattern::Pattern;
 
 /// A first line of patterns, then lines of paths and names.
 pub fn allow(data: &[u8]) {

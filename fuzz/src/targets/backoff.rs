@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::plain;
-use crate::backoff::{Delivery, LONGEST, Next, RECEIVES_WITHOUT_A_RIGHT, TOO_OLD, WaitsFor, next};
+use auto_instance_profile::backoff::{
+    Delivery, LONGEST, Next, RECEIVES_WITHOUT_A_RIGHT, TOO_OLD, WaitsFor, next,
+};
 
 const CAUSES: [WaitsFor; 7] = [
     WaitsFor::Turn,

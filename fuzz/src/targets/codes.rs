@@ -1,8 +1,8 @@
 //! AWS's errors: each has one meaning, and the dangerous confusions never happen.
 
 use super::plain;
-use crate::cloud::codes::classify;
-use crate::cloud::{CloudError, ErrorKind, MissingRight, Operation};
+use auto_instance_profile::cloud::codes::classify;
+use auto_instance_profile::cloud::{CloudError, ErrorKind, MissingRight, Operation};
 
 /// Lines for the operation's number, HTTP's status and the code (none, where the line is missing); the rest is the message.
 pub fn codes(data: &[u8]) {
@@ -50,6 +50,7 @@ pub fn codes(data: &[u8]) {
         ErrorKind::Throttled => assert!(!code.is_empty() || status == 429),
         ErrorKind::Conflict => assert!(!code.is_empty()),
         ErrorKind::Transient => {}
+        ErrorKind::Unreadable => panic!("no code says so: {code}, {status}"),
     }
     let error = CloudError::new(operation, kind, Some(code.to_owned()), message.to_owned());
     assert!(error.to_string().starts_with(operation.name()));

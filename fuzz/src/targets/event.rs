@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 
 use super::plain;
-use crate::census::SweepRequest;
-use crate::event::{
+use auto_instance_profile::census::SweepRequest;
+use auto_instance_profile::event::{
     Caller, Malformed, Message, Origin, Payload, Reader, Reading, Trigger, invocation,
 };
-use crate::model::{AccountId, InstanceRef, Region};
+use auto_instance_profile::model::{AccountId, InstanceRef, Region};
 
 /// No sentence about a payload may fill the log: ten keys of a hundred characters, each of them escaped twice at worst.
 const LONGEST_SENTENCE: usize = 24_000;

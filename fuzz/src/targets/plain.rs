@@ -1,6 +1,6 @@
 //! Names and patterns, read in the plainest way.
 
-use crate::model::{ProfileArn, ProfileId, ProfileRef};
+use auto_instance_profile::model::{ProfileArn, ProfileId, ProfileRef};
 
 /// IAM's patterns, one character after the other: `reached` holds the places of the pattern that the text so far leads to.
 pub fn matches(pattern: &str, text: &str) -> bool {

@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::plain;
-use crate::allow::AllowList;
-use crate::model::{
+use auto_instance_profile::allow::AllowList;
+use auto_instance_profile::model::{
     AccountId, Instance, InstanceId, InstanceState, Keeper, Platform, Profile, ProfileRef, Region,
     Role, Tags,
 };
-use crate::policy::file::{Checked, Severity, check};
-use crate::policy::rule::{Subject, Target};
-use crate::policy::{Demand, Policy, Requirement, Tagging};
+use auto_instance_profile::policy::file::{Checked, Severity, check};
+use auto_instance_profile::policy::rule::{Subject, Target};
+use auto_instance_profile::policy::{Demand, Policy, Requirement, Tagging};
 
 /// Far more than the 56 ms that the worst file of a megabyte takes, for machines that are busy with other things.
 const IN_TIME: Duration = Duration::from_secs(5);
@@ -38,6 +38,15 @@ const VALUES: [&str; 14] = [
     "retired",
 ];
 
+/// What EC2 shows as attached.
+const ATTACHED: [Option<&str>; 5] = [
+    None,
+    Some("arn:aws:iam::123456789012:instance-profile/web"),
+    Some("arn:aws:iam::123456789012:instance-profile/app/web"),
+    Some("arn:aws:iam::123456789012:instance-profile/none"),
+    Some("no ARN"),
+];
+
 /// A policy file, or anything else.
 pub fn policy(data: &[u8]) {
     let text = plain::text(data);
@@ -52,8 +61,12 @@ pub fn policy(data: &[u8]) {
     let again = check(&text, &allowed);
     assert_eq!(again.complaints, checked.complaints, "the same file, the same complaints");
     let Some(policy) = checked.policy else { return };
-    let keys: BTreeSet<&str> = policy.rules().iter().flat_map(|rule| rule.tag_keys()).collect();
-    let keys: Vec<&str> = keys.into_iter().take(8).collect();
+    let literal = policy.rules().iter().flat_map(|rule| rule.tag_keys()).map(str::to_owned);
+    let patterns_of_keys = policy.rules().iter().flat_map(|rule| &rule.matching.tag_patterns);
+    // A key that such a pattern matches.
+    let like_one = patterns_of_keys.map(|tag| tag.key.text().replace(['*', '?'], "x"));
+    let keys: BTreeSet<String> = literal.chain(like_one).collect();
+    let keys: Vec<String> = keys.into_iter().take(8).collect();
     for round in 0..VALUES.len() {
         let value = |place: usize| VALUES[(round + 5 * place) % VALUES.len()].to_owned();
         let tags: Tags = keys
@@ -61,7 +74,7 @@ pub fn policy(data: &[u8]) {
             .enumerate()
             // Each tag is absent now and then.
             .filter(|(place, _)| (round + place) % 4 != 3)
-            .map(|(place, key)| ((*key).to_owned(), value(place)))
+            .map(|(place, key)| (key.clone(), value(place)))
             .collect();
         check_instance(&policy, patterns, &tags, round);
     }
@@ -103,14 +116,17 @@ fn check_instance(policy: &Policy, patterns: &str, tags: &Tags, round: usize) {
         platform: if round.is_multiple_of(3) { Platform::Windows } else { Platform::Linux },
         started: None,
     };
-    let subject = Subject { account: Some(&account), region: &region, instance: &instance };
+    let attached = ATTACHED[round % ATTACHED.len()];
+    let subject =
+        Subject { account: Some(&account), region: &region, instance: &instance, attached };
     let requirement = policy.requirement(&subject);
     check_trace(policy, &subject, &requirement);
 
     // A tag that the policy does not read changes nothing.
     let mut other = instance.clone();
-    other.tags.insert("\u{0}nobody reads this".to_owned(), "web".to_owned());
-    if other.tags.keys().all(|key| policy.reads_tag(key) || !tags.contains_key(key)) {
+    let unread = "\u{0}nobody reads this";
+    other.tags.insert(unread.to_owned(), "web".to_owned());
+    if !policy.reads_tag(unread) {
         let other = policy.requirement(&Subject { instance: &other, ..subject });
         let tagged = !tags.is_empty() || !matches!(other.demand, Demand::Nothing { .. });
         assert!(!tagged || other == requirement, "{other:?} and {requirement:?}");

@@ -1,13 +1,13 @@
 //! Templates: what comes out is made of the tags' values and the template's own text, and only a legal profile gets on.
 
 use super::plain;
-use crate::allow::AllowList;
-use crate::model::{
+use auto_instance_profile::allow::AllowList;
+use auto_instance_profile::model::{
     AccountId, Instance, InstanceId, InstanceState, Keeper, Platform, Region, Tags,
 };
-use crate::policy::rule::{Manner, Match, Rule, Skipped, Subject, Target};
-use crate::policy::template::Template;
-use crate::policy::{Demand, InvalidProfile, Policy};
+use auto_instance_profile::policy::rule::{Manner, Match, Rule, Skipped, Subject, Target};
+use auto_instance_profile::policy::template::Template;
+use auto_instance_profile::policy::{Demand, InvalidProfile, Policy};
 
 /// A first line with the template, then lines of `KEY=VALUE`.
 pub fn template(data: &[u8]) {
@@ -58,12 +58,14 @@ fn check_requirement(template: Template, tags: &Tags, filled: Result<String, Str
         platform: Platform::Linux,
         started: None,
     };
-    let subject = Subject { account: Some(&account), region: &region, instance: &instance };
+    let subject =
+        Subject { account: Some(&account), region: &region, instance: &instance, attached: None };
     let rule = Rule {
         name: "rule".to_owned(),
         matching: Match::default(),
         target: Target::Profile(template),
         manner: Manner::default(),
+        when_stopped: None,
     };
     let policy = Policy::new(Vec::new(), vec![rule], allowed);
     let legal =

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::plain;
-use crate::model::Role;
-use crate::trust::{Trust, trust_of};
+use auto_instance_profile::model::Role;
+use auto_instance_profile::trust::{Trust, trust_of};
 
 /// A trust policy, or anything else.
 pub fn trust(data: &[u8]) {

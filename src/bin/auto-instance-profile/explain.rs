@@ -12,7 +12,7 @@ use auto_instance_profile::model::{
     ProfileRef, Region, Role,
 };
 use auto_instance_profile::policy::rule::{
-    Manner, Rule, Subject, Target, WhenAbsent, WhenDifferent,
+    Manner, Rule, Subject, Target, WhenAbsent, WhenDifferent, WhenStopped,
 };
 use auto_instance_profile::policy::{Demand, Policy, Requirement, Tagging};
 use auto_instance_profile::report::InstanceReport;
@@ -195,7 +195,12 @@ fn arn_of(
 
 impl Story<'_> {
     fn subject(&self) -> Subject<'_> {
-        Subject { account: self.account, region: self.region, instance: &self.facts.instance }
+        Subject {
+            account: self.account,
+            region: self.region,
+            instance: &self.facts.instance,
+            attached: self.facts.association.as_ref().map(|row| row.profile_arn.as_str()),
+        }
     }
 
     /// Decides as the engine does, with what cannot be asked offline taken for granted.
@@ -432,6 +437,7 @@ fn target(rule: &Rule, named: Option<&str>) -> String {
     let manner = [
         (rule.manner.when_different == WhenDifferent::Keep, "when-different: keep"),
         (rule.manner.when_absent == WhenAbsent::Leave, "when-absent: leave"),
+        (rule.manner.when_stopped == WhenStopped::Swap, "when-stopped: swap"),
     ];
     let manner: Vec<_> =
         manner.into_iter().filter_map(|(is_so, text)| is_so.then_some(text)).collect();

@@ -21,6 +21,8 @@ const JSON: &str = "application/x-amz-json-1.0";
 const MOST_ENTRIES: usize = 10;
 const MOST_BYTES: usize = 1_048_576;
 const LONGEST_TIMEOUT: u64 = 43_200;
+/// The longest that it holds a new message back, in seconds.
+const LONGEST_DELAY: u64 = 900;
 
 /// What was asked for and done, call by call.
 #[derive(Debug, Default)]
@@ -28,8 +30,18 @@ pub struct Sqs {
     /// Receipt handles, and for how many seconds.
     pub hidden: Vec<Vec<(String, u64)>>,
     pub letters: Vec<Vec<Letter>>,
-    /// Bodies of messages for the queue that messages come from.
-    pub sent: Vec<Vec<String>>,
+    /// Messages for the queue that messages come from.
+    pub sent: Vec<Vec<Sent>>,
+}
+
+/// A message for the queue that messages come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sent {
+    pub body: String,
+    /// For how many seconds it is held back: nobody sees it until then.
+    pub delay: u64,
+    /// The tenant of a fair queue to whose backlog it adds.
+    pub group: Option<String>,
 }
 
 /// A message in the dead-letter queue.
@@ -66,9 +78,7 @@ impl Sqs {
             let done = if places.contains(&place) {
                 Err(error(400, code, "This one fails on purpose."))
             } else if action == "SendMessageBatch" && is_for_the_queue {
-                only(entry, &["Id", "MessageBody"])
-                    .and_then(|()| read_letter(entry))
-                    .map(|letter| sent.push(letter.body))
+                read_sent(entry).map(|message| sent.push(message))
             } else if action == "SendMessageBatch" {
                 read_letter(entry).map(|letter| letters.push(letter))
             } else {
@@ -176,17 +186,50 @@ fn read_hidden(entry: &Value) -> Result<(String, u64), AwsError> {
     Ok((receipt.to_owned(), timeout))
 }
 
-fn read_letter(entry: &Value) -> Result<Letter, AwsError> {
-    only(entry, &["Id", "MessageBody", "MessageAttributes"])?;
+/// The characters that SQS takes: those of XML 1.0.
+fn is_legal(c: char) -> bool {
+    matches!(c, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
+}
+
+fn read_body(entry: &Value) -> Result<String, AwsError> {
     let body = entry["MessageBody"].as_str().filter(|body| !body.is_empty()).ok_or_else(|| {
         error(400, "MissingParameter", "The request must contain the parameter MessageBody.")
     })?;
-    let is_legal = |c: char| matches!(c, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..);
     if !body.chars().all(is_legal) {
         let message = "Invalid characters found. Valid unicode characters are #x9 | #xA | #xD | #x20 to #xD7FF | #xE000 to \
                        #xFFFD | #x10000 to #x10FFFF";
         return Err(error(400, "InvalidMessageContents", message));
     }
+    Ok(body.to_owned())
+}
+
+/// A message with the delay and the group that a fair queue, which is a standard one, takes.
+fn read_sent(entry: &Value) -> Result<Sent, AwsError> {
+    only(entry, &["Id", "MessageBody", "DelaySeconds", "MessageGroupId"])?;
+    let invalid = |field: &str, takes: &str| {
+        let message =
+            format!("Value {} for parameter {field} is invalid. Reason: {takes}.", entry[field]);
+        error(400, "InvalidParameterValue", &message)
+    };
+    let given = |field: &str| entry.get(field).filter(|value| !value.is_null());
+    let delay = given("DelaySeconds").map_or(Some(0), Value::as_u64);
+    let delay = delay.filter(|delay| *delay <= LONGEST_DELAY).ok_or_else(|| {
+        invalid("DelaySeconds", &format!("Must be between 0 and {LONGEST_DELAY}"))
+    })?;
+    let is_legal = |c: char| c.is_ascii_alphanumeric() || c.is_ascii_punctuation();
+    let is_group = |group: &str| (1..=128).contains(&group.len()) && group.chars().all(is_legal);
+    let group = given("MessageGroupId").map(|group| {
+        let group = group.as_str().filter(|group| is_group(group)).map(str::to_owned);
+        let takes = "Must be 1 to 128 letters, digits and punctuation";
+        group.ok_or_else(|| invalid("MessageGroupId", takes))
+    });
+    let group = group.transpose()?;
+    Ok(Sent { body: read_body(entry)?, delay, group })
+}
+
+fn read_letter(entry: &Value) -> Result<Letter, AwsError> {
+    only(entry, &["Id", "MessageBody", "MessageAttributes"])?;
+    let body = read_body(entry)?;
     let mut attributes = BTreeMap::new();
     for (name, attribute) in entry["MessageAttributes"].as_object().into_iter().flatten() {
         only(attribute, &["DataType", "StringValue"])?;
@@ -204,7 +247,7 @@ fn read_letter(entry: &Value) -> Result<Letter, AwsError> {
         let message = "Number of message attributes is more than the allowed maximum of 10.";
         return Err(error(400, "InvalidParameterValue", message));
     }
-    Ok(Letter { body: body.to_owned(), attributes })
+    Ok(Letter { body, attributes })
 }
 
 /// These fields and no others.

@@ -1,1 +1,0 @@
-../../../src/backoff.rs

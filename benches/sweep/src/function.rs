@@ -1,1 +1,0 @@
-../../start/src/function.rs
