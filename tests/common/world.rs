@@ -146,6 +146,10 @@ pub struct World {
     pub pages: Pages,
     /// EC2 says of no association since when it is as it is.
     pub is_undated: bool,
+    /// Instances whose new associations EC2 never puts into force.
+    pub sticking: BTreeSet<String>,
+    /// Profiles whose role the caller may not pass.
+    pub not_passable: BTreeSet<String>,
 }
 
 impl World {
@@ -361,7 +365,7 @@ impl World {
             state: state.to_owned(),
             timestamp: 1_700_000_000 + i64::from(number),
             since: Instant::now(),
-            is_stuck: false,
+            is_stuck: state == "associating" && self.sticking.contains(id),
         }
     }
 
@@ -475,6 +479,7 @@ impl World {
     /// `AssociateIamInstanceProfile`, by ARN.
     pub fn associate(&mut self, id: &str, arn: &str) -> Result<Association, AwsError> {
         self.begin(Call::Associate)?;
+        self.may_pass(arn)?;
         let name = self.known_to_ec2(arn)?;
         let Some(instance) = self.instances.get(id).filter(|instance| instance.unseen_for == 0)
         else {
@@ -502,6 +507,7 @@ impl World {
     /// `ReplaceIamInstanceProfileAssociation`, by ARN.
     pub fn replace(&mut self, association: &str, arn: &str) -> Result<Association, AwsError> {
         self.begin(Call::Replace)?;
+        self.may_pass(arn)?;
         let name = self.known_to_ec2(arn)?;
         let old = self.row(association)?.clone();
         let running =
@@ -557,6 +563,21 @@ impl World {
             let message = format!("An invalid association-id of '{association}' was given");
             error(400, "InvalidAssociationID.NotFound", &message)
         })
+    }
+
+    /// IAM is asked before anything else is.
+    fn may_pass(&self, arn: &str) -> Result<(), AwsError> {
+        let name = arn.rsplit('/').next().unwrap_or_default();
+        if !self.not_passable.contains(name) {
+            return Ok(());
+        }
+        Err(error(
+            403,
+            "UnauthorizedOperation",
+            &format!(
+                "You are not authorized to perform this operation. User: arn:aws:sts::{ACCOUNT}:assumed-role/f/f is not authorized to perform: iam:PassRole on resource: arn:aws:iam::{ACCOUNT}:role/{name}-role because no identity-based policy allows it. Encoded authorization failure message: AbC"
+            ),
+        ))
     }
 
     fn known_to_ec2(&self, arn: &str) -> Result<String, AwsError> {

@@ -1,6 +1,6 @@
 //! Whole worlds by the thousand, each from a seed: the function's own handler over a simulated AWS whose reads lag, whose
 //! calls fail in every way, whose queue delivers twice, and where others are at work; and invariants that are checked after
-//! each step. What must never be is said in `watch::Invariant`.
+//! each step. What must never be is said in `promises::Invariant`.
 //!
 //! `WORLDS=100000 cargo test --release --locked --features cli --test worlds` runs more of them (with
 //! `FROM=100000` others), `SEED=7 cargo test … -- --nocapture` runs one and prints its history.
@@ -19,11 +19,16 @@ mod dice;
 mod world;
 
 mod mutation;
+mod named;
 mod oracle;
 mod plan;
+mod promises;
+mod roll;
 mod run;
 mod shrink;
 mod sim;
+mod truth;
+mod verdict;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -31,8 +36,8 @@ use std::fmt::Write as _;
 
 use mutation::Mutation;
 use plan::Plan;
+use promises::{Invariant, Violation};
 use run::{Ending, run};
-use watch::{Invariant, Violation};
 
 /// Worlds that `make test` runs.
 const WORLDS: u64 = 2_000;
@@ -67,19 +72,24 @@ fn account(plan: &Plan, mutation: Option<Mutation>, violation: &Violation) -> St
 
 /// Runs every world, tells the first failure in full, and names the others.
 fn run_worlds(seeds: impl Iterator<Item = u64>) {
-    let mut broken: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    let mut broken: BTreeMap<Invariant, Vec<u64>> = BTreeMap::new();
+    let mut lines = String::new();
     let mut texts = Vec::new();
     for seed in seeds {
         let plan = Plan::of(seed);
         let Some(violation) = run(&plan, None, false).violation else { continue };
-        let seeds = broken.entry(format!("{:?}", violation.invariant)).or_default();
+        let Violation { invariant, what, .. } = &violation;
+        writeln!(lines, "{seed} {invariant:?}: {}", what.chars().take(300).collect::<String>())
+            .unwrap();
+        let seeds = broken.entry(*invariant).or_default();
         seeds.push(seed);
         // One history of each kind.
         if seeds.len() == 1 {
             texts.push(account(&plan, None, &violation));
         }
     }
-    assert!(broken.is_empty(), "{}\nBroken, by seed: {broken:?}", texts.join("\n"));
+    let texts = texts.join("\n");
+    assert!(broken.is_empty(), "{texts}\nBroken, by seed:\n{lines}\nIn short: {broken:?}");
 }
 
 fn regressions() -> impl Iterator<Item = u64> {
@@ -146,10 +156,10 @@ const NOTICED_WITHIN: u64 = 500;
 
 /// The first world that notices, and by which invariant.
 fn notices(mutation: Mutation) -> Option<(u64, Invariant)> {
-    (0..NOTICED_WITHIN).find_map(|seed| {
-        let plan = Plan::of(seed);
+    let plans = named::revealing().into_iter().chain((0..NOTICED_WITHIN).map(Plan::of));
+    plans.into_iter().find_map(|plan| {
         let violation = run(&plan, Some(mutation), false).violation?;
-        Some((seed, violation.invariant))
+        Some((plan.seed, violation.invariant))
     })
 }
 
@@ -166,7 +176,7 @@ fn each_guard_that_is_switched_off_is_noticed() {
 }
 
 /// What has to be met with, or the invariants would hold of nothing: each of these is in some world's history.
-const MET: [&str; 26] = [
+const MET: [&str; 38] = [
     "Associate by environment 1 is carried out",
     "Replace by environment 1 is carried out",
     "Disassociate by environment 1 is carried out",
@@ -192,7 +202,19 @@ const MET: [&str; 26] = [
     "is given up: ProfileNotFound",
     "is hidden for",
     "a sweep over every instance",
-    "Send []",
+    "DiesBefore",
+    "Send [0]: Cut",
+    "Send [0]: CutAfterwards",
+    "Send [0]: DiesAfter",
+    "Own(FinishSwap",
+    "Own(Verify",
+    "Verify about [0] is lost",
+    "nothing tells of it",
+    "failed (StaleRead)",
+    "failed (ProfileNotReady)",
+    "failed (SwapRolledBack)",
+    ": rolled-back",
+    ": not-repaired",
 ];
 
 #[test]

@@ -1,5 +1,7 @@
 //! Guards of the function that can be switched off from outside, to show that the invariants notice.
 
+use serde_json::Value;
+
 /// A guard that is off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mutation {
@@ -31,10 +33,24 @@ pub enum Mutation {
     SeesNoKeeper,
     /// Every instance looks as if it were running.
     SeesNoState,
+    /// What an event says of the state is not expected of the read.
+    ExpectsNoState,
+    /// A key that an event says is gone is not expected to be gone.
+    ExpectsNoAbsence,
+    /// A second read of tags that the first left out shows none either.
+    ReadsEmptyTagsOnce,
+    /// What a swap is about to detach is not written down.
+    NeverWritesAhead,
+    /// What was written down is not read.
+    IgnoresWriteAhead,
+    /// Nothing is written down where the rule leaves a bare instance alone.
+    ForgetsWhereBareIsLeft,
+    /// No write is looked at again later.
+    NeverVerifies,
 }
 
 impl Mutation {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 21] = [
         Self::AllowsEverything,
         Self::SeesAssociatedOnly,
         Self::TakesFailureForSuccess,
@@ -49,5 +65,30 @@ impl Mutation {
         Self::TrustsEveryProfile,
         Self::SeesNoKeeper,
         Self::SeesNoState,
+        Self::ExpectsNoState,
+        Self::ExpectsNoAbsence,
+        Self::ReadsEmptyTagsOnce,
+        Self::NeverWritesAhead,
+        Self::IgnoresWriteAhead,
+        Self::ForgetsWhereBareIsLeft,
+        Self::NeverVerifies,
     ];
+
+    /// An event as the function gets it, where a guard is off that goes by it.
+    pub fn of_event(self, body: &str) -> String {
+        let Ok(mut event) = serde_json::from_str::<Value>(body) else { return body.to_owned() };
+        let detail = &mut event["detail"];
+        match self {
+            // Every state comes after this one.
+            Self::ExpectsNoState if detail.get("state").is_some() => {
+                detail["state"] = "pending".into();
+            }
+            Self::ExpectsNoAbsence if detail.get("changed-tag-keys").is_some() => {
+                let kept = detail["tags"].as_object().cloned().unwrap_or_default();
+                detail["changed-tag-keys"] = kept.keys().map(String::as_str).collect();
+            }
+            _ => return body.to_owned(),
+        }
+        event.to_string()
+    }
 }

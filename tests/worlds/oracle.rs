@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::plan::Rules;
+use crate::plan::{Rules, Stopped};
 
 /// The allow-list of every world.
 pub const ALLOWED: &str = "web,db,app/*,empty,alien,missing";
@@ -19,25 +19,39 @@ pub enum Want {
     Profile { name: String, keeps_others: bool, leaves_bare: bool },
 }
 
-/// The policy file; the built-in policy has none.
-pub fn file(rules: Rules) -> Option<&'static str> {
-    match rules {
-        Rules::ByTag => None,
-        Rules::Many => Some(
-            "version: 1\n\
-             ignore:\n  - tags: { Hands: \"off\" }\n\
-             rules:\n  - { name: retired, match: { tags: { Life: retired } }, profile: none }\n  \
-             - { name: gap, match: { tags: { Tier: gap } }, profile: web, when-different: keep }\n  \
-             - { name: db, match: { tags: { InstanceProfile: db } }, profile: db, when-absent: leave }\n  \
-             - { name: named, match: { tags: { InstanceProfile: \"?*\" } }, profile: \"${tag:InstanceProfile}\" }\n",
-        ),
-        Rules::Baseline => Some(
-            "version: 1\n\
-             rules:\n  - { name: named, match: { tags: { InstanceProfile: \"?*\" } }, profile: \"${tag:InstanceProfile}\" }\n  \
-             - { name: retired, match: { tags: { Life: retired } }, profile: none }\n  \
-             - { name: base, match: {}, profile: db }\n",
-        ),
+/// The setting. Where the rules say it themselves, it says the contrary.
+pub fn when_stopped(rules: Rules, stopped: Stopped) -> &'static str {
+    match (rules, stopped) {
+        (Rules::ByTag | Rules::Baseline, Stopped::Waits) | (Rules::Many, Stopped::IsSwapped) => {
+            "wait"
+        }
+        (Rules::ByTag | Rules::Baseline, Stopped::IsSwapped) | (Rules::Many, Stopped::Waits) => {
+            "swap"
+        }
     }
+}
+
+/// The policy file; the built-in policy has none.
+pub fn file(rules: Rules, stopped: Stopped) -> Option<String> {
+    let says = match stopped {
+        Stopped::Waits => "when-stopped: wait",
+        Stopped::IsSwapped => "when-stopped: swap",
+    };
+    let named = "name: named, match: { tags: { InstanceProfile: \"?*\" } }, profile: \"${tag:InstanceProfile}\"";
+    let retired = "name: retired, match: { tags: { Life: retired } }, profile: none";
+    let rules = match rules {
+        Rules::ByTag => return None,
+        Rules::Many => format!(
+            "ignore:\n  - tags: {{ Hands: \"off\" }}\nrules:\n  - {{ {retired} }}\n  \
+             - {{ name: gap, match: {{ tags: {{ Tier: gap }} }}, profile: web, when-different: keep, {says} }}\n  \
+             - {{ name: db, match: {{ tags: {{ InstanceProfile: db }} }}, profile: db, when-absent: leave, {says} }}\n  \
+             - {{ {named}, {says} }}\n"
+        ),
+        Rules::Baseline => format!(
+            "rules:\n  - {{ {named} }}\n  - {{ {retired} }}\n  - {{ name: base, match: {{}}, profile: db }}\n"
+        ),
+    };
+    Some(format!("version: 1\n{rules}"))
 }
 
 /// What these rules want for these tags.
@@ -73,4 +87,13 @@ pub fn want(rules: Rules, tags: &BTreeMap<String, String>) -> Want {
 pub fn is_allowed(arn: &str) -> bool {
     let what = arn.split_once("instance-profile/").map_or(arn, |(_, what)| what);
     matches!(what, "web" | "db" | "empty" | "alien" | "missing") || what.starts_with("app/")
+}
+
+/// The tag keys that the policies read.
+pub fn reads(rules: Rules, key: &str) -> bool {
+    match rules {
+        Rules::ByTag => key == "InstanceProfile",
+        Rules::Many => matches!(key, "InstanceProfile" | "Life" | "Tier" | "Hands"),
+        Rules::Baseline => matches!(key, "InstanceProfile" | "Life"),
+    }
 }

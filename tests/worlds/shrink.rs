@@ -2,8 +2,8 @@
 
 use crate::mutation::Mutation;
 use crate::plan::{Item, Plan};
+use crate::promises::Invariant;
 use crate::run::run;
-use crate::watch::Invariant;
 
 /// Runs that shortening may take.
 const RUNS: usize = 600;

@@ -22,8 +22,9 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use crate::mutation::Mutation;
-use crate::plan::{self, Behind, Fault, Ms, Op, Rules};
-use crate::watch::{About, Watch};
+use crate::oracle::{Want, is_allowed};
+use crate::plan::{self, Fault, Item, Ms, Op, Own, Rules};
+use crate::watch::Watch;
 use crate::world::{self, ACCOUNT, AwsError};
 
 /// How long a call may take before the adapter gives it up.
@@ -137,13 +138,19 @@ impl SimAws {
         for _ in 0..times {
             let env = Arc::clone(&self.env);
             self.watch().check_write(op, &id, arn.as_deref(), association.as_deref(), &env);
+            let undoing = Arc::clone(&self.watch);
+            let visit = self.watch().visits.get(&env.number).map(|visit| visit.number);
             let (act, who, association) = (act.clone(), id.clone(), association.clone());
             let carry_out = move |watch: &mut Watch| {
                 let result = act(watch);
-                watch.after_write(op, &who, association.as_deref(), &env, result.is_ok());
+                watch.after_write(op, &who, association.as_deref(), &env, visit, result.is_ok());
+                if result.is_ok() {
+                    undo_later(&undoing, watch, &who);
+                }
                 result
             };
             result = self.call(op, vec![id.clone()], carry_out).await.map(Some);
+            self.watch().note_answer(&id, arn.as_deref(), &self.env, result.as_ref().err());
         }
         if self.is(Mutation::TakesFailureForSuccess) { Ok(result.ok().flatten()) } else { result }
     }
@@ -153,15 +160,24 @@ impl SimAws {
         std::future::pending().await
     }
 
-    async fn queue_call(&self, op: Op) -> Result<bool, QueueError> {
-        let (latency, fault) = self.watch().begin_call(op, &[], &self.env);
+    /// A call to SQS: what it does, and whether the answer arrives; nothing, where it is lost before SQS has it.
+    async fn queue_call<T>(
+        &self,
+        op: Op,
+        ids: &[String],
+        act: impl FnOnce(&mut Watch) -> T,
+    ) -> Option<(T, bool)> {
+        let (latency, fault) = self.watch().begin_call(op, ids, &self.env);
         sleep(latency).await;
-        let error = || QueueError::new("SQS", None, "connection reset");
         match fault {
-            None => Ok(true),
-            Some(Fault::CutAfterwards) => Ok(false),
-            Some(Fault::DiesBefore | Fault::DiesAfter) => self.die().await,
-            Some(_) => Err(error()),
+            None => Some((act(&mut self.watch()), true)),
+            Some(Fault::CutAfterwards) => Some((act(&mut self.watch()), false)),
+            Some(Fault::DiesBefore) => self.die().await,
+            Some(Fault::DiesAfter) => {
+                act(&mut self.watch());
+                self.die().await
+            }
+            Some(_) => None,
         }
     }
 }
@@ -172,23 +188,20 @@ impl Queues for SimAws {
         _queue: &QueueArn,
         messages: &[Hidden<'_>],
     ) -> Vec<Result<(), QueueError>> {
-        let answer = self.queue_call(Op::Hide).await;
-        let lost = || Err(QueueError::new("ChangeMessageVisibility", None, "connection reset"));
-        let Ok(answered) = answer else { return messages.iter().map(|_| lost()).collect() };
         let far = if self.is(Mutation::HidesForEver) { 10_000 } else { 1 };
-        let mut watch = self.watch();
-        let each = messages.iter().map(|hidden| {
-            let known = watch.hide(hidden.receipt, hidden.for_time * far);
-            match (known, answered) {
-                (true, true) => Ok(()),
-                (_, false) => lost(),
-                (false, true) => {
-                    let code = Some("ReceiptHandleIsInvalid".to_owned());
-                    Err(QueueError::new("ChangeMessageVisibility", code, "The receipt has expired"))
-                }
-            }
-        });
-        each.collect()
+        let hide = |watch: &mut Watch| -> Vec<bool> {
+            let hide =
+                messages.iter().map(|hidden| watch.hide(hidden.receipt, hidden.for_time * far));
+            hide.collect()
+        };
+        let lost = || Err(QueueError::new("ChangeMessageVisibility", None, "connection reset"));
+        let Some((known, true)) = self.queue_call(Op::Hide, &[], hide).await else {
+            return messages.iter().map(|_| lost()).collect();
+        };
+        let code = || Some("ReceiptHandleIsInvalid".to_owned());
+        let expired =
+            || QueueError::new("ChangeMessageVisibility", code(), "The receipt has expired");
+        known.into_iter().map(|known| if known { Ok(()) } else { Err(expired()) }).collect()
     }
 
     async fn give_up(
@@ -198,41 +211,44 @@ impl Queues for SimAws {
     ) -> Vec<Result<(), QueueError>> {
         let mut results = Vec::new();
         for letter in letters {
-            let answer = self.queue_call(Op::GiveUp).await;
-            if answer.is_ok() && !self.is(Mutation::LosesLetters) {
-                self.watch().give_up(letter);
-            }
-            results.push(match answer {
-                Ok(true) => Ok(()),
-                Ok(false) => Err(QueueError::new("SendMessage", None, "connection reset")),
-                Err(error) => Err(error),
-            });
+            let loses = self.is(Mutation::LosesLetters);
+            let give_up = |watch: &mut Watch| {
+                if !loses {
+                    watch.give_up(letter);
+                }
+            };
+            let answer = self.queue_call(Op::GiveUp, &[], give_up).await;
+            let lost = || QueueError::new("SendMessage", None, "connection reset");
+            results.push(answer.filter(|((), answered)| *answered).map(drop).ok_or_else(lost));
         }
         results
     }
 
     async fn send(&self, _queue: &str, messages: &[Outgoing]) -> Vec<Result<(), QueueError>> {
-        let lost = || Err(QueueError::new("SendMessage", None, "connection reset"));
-        match self.queue_call(Op::Send).await {
-            Err(_) => messages.iter().map(|_| lost()).collect(),
-            Ok(answered) => {
-                let mut watch = self.watch();
-                for Outgoing { body, .. } in messages {
-                    let is_about = |who: &usize| body.contains(&plan::id(*who));
-                    let who = (0..watch.plan.instances.len()).find(is_about).unwrap();
-                    // It may be done although nothing was: the next sweep finds the instance again.
-                    watch.send(About::Perhaps(who), body.clone(), 0);
+        let ids = self.watch().ids_of(messages);
+        let mutation = self.mutation;
+        let take = |watch: &mut Watch| {
+            for message in messages {
+                if !watch.swallows(mutation, message) {
+                    watch.take_own(message);
                 }
-                messages.iter().map(|_| if answered { Ok(()) } else { lost() }).collect()
             }
+        };
+        let answer = self.queue_call(Op::Send, &ids, take).await;
+        if answer.is_none() {
+            self.watch().lose_each(messages);
         }
+        let is_answered = matches!(answer, Some(((), true)));
+        let lost = || QueueError::new("SendMessage", None, "connection reset");
+        messages.iter().map(|_| if is_answered { Ok(()) } else { Err(lost()) }).collect()
     }
 }
 
 impl Bus for SimAws {
-    /// The worlds have no bus.
-    async fn tell(&self, bus: &str, _notices: &[Notice]) -> Vec<Result<(), QueueError>> {
-        panic!("there is no bus {bus}")
+    async fn tell(&self, _bus: &str, notices: &[Notice]) -> Vec<Result<(), QueueError>> {
+        sleep(Duration::from_millis(20)).await;
+        self.watch().hear(&self.env, notices);
+        notices.iter().map(|_| Ok(())).collect()
     }
 }
 
@@ -294,7 +310,8 @@ impl Cloud for SimAws {
         if self.is(Mutation::SeesAssociatedOnly) {
             rows.retain(|row| row.state == "associated");
         }
-        Ok(rows.into_iter().map(association).collect())
+        let dated = self.watch().plan.dated;
+        Ok(rows.into_iter().map(|row| association(row, dated)).collect())
     }
 
     async fn tags(&self, ids: &[InstanceId]) -> Result<HashMap<InstanceId, Tags>, CloudError> {
@@ -304,9 +321,11 @@ impl Cloud for SimAws {
             Ok(asked.iter().map(|id| (id.clone(), watch.show_tags(id))).collect::<Vec<_>>())
         });
         let one_witness = self.is(Mutation::OneWitness);
+        let reads_once = self.is(Mutation::ReadsEmptyTagsOnce);
         let tags = tags.await?.into_iter().map(|(id, tags)| {
             let seen = || self.seen.lock().unwrap().get(id.as_str()).cloned().unwrap_or_default();
-            let tags = if one_witness { seen() } else { tags };
+            let repeats = one_witness || (reads_once && seen().is_empty());
+            let tags = if repeats { seen() } else { tags };
             (InstanceId::parse(&id).unwrap(), tags)
         });
         Ok(tags.collect())
@@ -334,7 +353,8 @@ impl Cloud for SimAws {
         let (who, what) = (id.clone(), arn.clone());
         let act = move |watch: &mut Watch| watch.associate(&who, &what);
         let row = self.write(Op::Associate, id, Some(arn), None, act).await;
-        row.map(|row| row.map(association))
+        let dated = self.watch().plan.dated;
+        row.map(|row| row.map(|row| association(row, dated)))
     }
 
     async fn replace(
@@ -351,7 +371,8 @@ impl Cloud for SimAws {
             watch.replace(&row, &what)
         };
         let answer = self.write(Op::Replace, id, Some(arn), Some(row_id), act).await;
-        answer.map(|row| row.map(association))
+        let dated = self.watch().plan.dated;
+        answer.map(|row| row.map(|row| association(row, dated)))
     }
 
     async fn disassociate(&self, association: &AssociationId) -> Result<(), CloudError> {
@@ -414,14 +435,15 @@ impl SimAws {
     }
 }
 
-fn association(row: world::Association) -> Association {
+/// An association as EC2 shows it; some of its answers say when it was made, and others do not.
+fn association(row: world::Association, dated: bool) -> Association {
     Association {
         id: AssociationId::parse(&row.id).unwrap(),
         instance: InstanceId::parse(&row.instance).unwrap(),
         profile_arn: row.arn,
         profile_id: Some(ProfileId::parse(&row.profile_id).unwrap()),
         state: AssociationState::from_ec2(&row.state),
-        since: Some(i128::from(row.timestamp)),
+        since: dated.then(|| i128::from(row.timestamp)),
     }
 }
 
@@ -452,7 +474,7 @@ fn operation_of(op: Op) -> Operation {
         Op::Associations => Operation::DescribeIamInstanceProfileAssociations,
         Op::Tags => Operation::DescribeTags,
         Op::Profile => Operation::GetInstanceProfile,
-        Op::Associate => Operation::AssociateIamInstanceProfile,
+        Op::Associate | Op::AssociateBare => Operation::AssociateIamInstanceProfile,
         Op::Replace => Operation::ReplaceIamInstanceProfileAssociation,
         Op::Disassociate => Operation::DisassociateIamInstanceProfile,
         Op::Hide | Op::GiveUp | Op::Send => unreachable!("a call to a queue"),
@@ -460,26 +482,79 @@ fn operation_of(op: Op) -> Operation {
 }
 
 impl Watch {
-    /// What `DescribeInstances` shows of an instance now.
-    pub fn show_instance(&mut self, id: &str) -> Option<world::Instance> {
-        let who = plan::who(id);
-        let mut shown = self.view_as_read(who, Behind::Instances).instance.clone()?;
-        if self.leaves_tags_out(who) {
-            shown.tags.clear();
+    /// Whether a guard is off that this message would be: then SQS never gets it.
+    fn swallows(&self, mutation: Option<Mutation>, message: &Outgoing) -> bool {
+        let (own, all) = self.own(&message.body);
+        let leaves_bare = |who: &usize| {
+            matches!(self.view(*who).want(self.rules), Want::Profile { leaves_bare: true, .. })
+        };
+        match (mutation, own) {
+            (Some(Mutation::NeverWritesAhead), Own::FinishSwap)
+            // Who waits for another state is looked at later, too: it takes both guards off to be noticed.
+            | (Some(Mutation::NeverVerifies | Mutation::ExpectsNoState), Own::Verify) => true,
+            (Some(Mutation::ForgetsWhereBareIsLeft), Own::FinishSwap) => {
+                all.iter().any(leaves_bare)
+            }
+            _ => false,
         }
-        Some(shown)
     }
 
-    /// What `DescribeIamInstanceProfileAssociations` shows of an instance now.
-    pub fn show_associations(&mut self, id: &str) -> Vec<world::Association> {
-        self.view_as_read(plan::who(id), Behind::Associations).rows.clone()
+    fn associate(&mut self, id: &str, arn: &str) -> Result<world::Association, AwsError> {
+        role_allows(arn)?;
+        self.set_sticking(id);
+        self.world.associate(id, arn)
     }
 
-    /// What `DescribeTags` shows of an instance now.
-    pub fn show_tags(&mut self, id: &str) -> Tags {
-        let view = self.view_as_read(plan::who(id), Behind::Tags);
-        view.instance.as_ref().map(|instance| instance.tags.clone()).unwrap_or_default()
+    fn replace(&mut self, association: &str, arn: &str) -> Result<world::Association, AwsError> {
+        role_allows(arn)?;
+        let id = self.instance_of(association);
+        self.set_sticking(&id);
+        self.world.replace(association, arn)
     }
+
+    fn disassociate(&mut self, association: &str) -> Result<(), AwsError> {
+        self.world.disassociate(association).map(drop)
+    }
+
+    /// Whether associations that are made now stay what they are.
+    fn set_sticking(&mut self, id: &str) {
+        let (who, now) = (plan::who(id), self.now());
+        let sticks = self.plan.items.iter().any(|item| {
+            matches!(item, Item::Stick { from, to, who: of } if *of == who && (*from..=*to).contains(&now))
+        });
+        self.world.sticking.remove(id);
+        if sticks {
+            self.world.sticking.insert(id.to_owned());
+        }
+    }
+}
+
+/// Another tool undoes what was written, a while later.
+fn undo_later(shared: &Arc<Mutex<Watch>>, watch: &Watch, id: &str) {
+    let (who, now) = (plan::who(id), watch.now());
+    let undo = watch.plan.items.iter().find_map(|item| match item {
+        Item::Undo { from, to, who: of, profile, after }
+            if *of == who && (*from..=*to).contains(&now) =>
+        {
+            Some((*profile, *after))
+        }
+        _ => None,
+    });
+    let Some((profile, after)) = undo else { return };
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move {
+        sleep(Duration::from_millis(after)).await;
+        let mut watch = shared.lock().unwrap();
+        let at = watch.now();
+        watch.undone[who].push(at);
+        watch.say(|| format!("  instance {who}: another tool undoes it"));
+        watch.is_changed_by_another(who, Some(profile));
+    });
+}
+
+/// The role in the template attaches allowed profiles only.
+fn role_allows(arn: &str) -> Result<(), AwsError> {
+    if is_allowed(arn) { Ok(()) } else { Err(refusal("UnauthorizedOperation", 403)) }
 }
 
 /// A latency that the seed, the call and the moment decide.
