@@ -171,11 +171,7 @@ impl Notice {
             rule: report.rule.as_deref(),
             tags: &report.tags,
             before,
-            after: if changed {
-                report.decision.as_ref().and_then(Decision::target)
-            } else {
-                before.map(str::to_owned)
-            },
+            after: if changed { report.after.clone() } else { before.map(str::to_owned) },
             launch_source: report.launch_source(),
             changed_by: report.cause.changed_by.as_deref(),
         };

@@ -37,6 +37,8 @@ pub enum Lag {
         /// Its key.
         key: String,
     },
+    /// Two reads of the tags, made in two ways, disagree.
+    TwoReads,
     /// An association is shown that a swap was about to take away.
     Association {
         /// Its profile's ARN.
@@ -136,6 +138,9 @@ impl fmt::Display for Lag {
             }
             Self::Tag { key } => {
                 write!(f, "the event says what the tag {key:?} is, and EC2 does not show it yet")
+            }
+            Self::TwoReads => {
+                f.write_str("two reads of the instance's tags disagree, or show none")
             }
             Self::Association { profile_arn } => {
                 write!(

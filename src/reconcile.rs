@@ -16,13 +16,10 @@ use crate::config::Mode;
 use crate::decide::{
     Decision, Leave, NotSwapped, Patience, Wait, decide_unseen, wait_until_running,
 };
-use crate::expectation::Expectation;
+use crate::expectation::{Expectation, Lag};
 use crate::failure::Failure;
 use crate::flapping::FlapDetector;
-use crate::model::{
-    Association, AssociationState, Detached, InstanceId, InstanceRef, InstanceState, ProfileRef,
-    Tags,
-};
+use crate::model::{Association, Detached, InstanceId, InstanceRef, ProfileRef, Tags};
 use crate::pace::Pace;
 use crate::policy::rule::Subject;
 use crate::policy::{Demand, Policy, Requirement};
@@ -201,6 +198,9 @@ impl<'a, C: Cloud, W: WriteAhead> Reconciler<'a, C, W> {
             {
                 Err(Failure::ProfileNotReady { profile, why })
             }
+            Decision::Leave(Leave::TagsDoubtful) if attempt.job.patience == Patience::Fresh => {
+                Err(Failure::StaleRead(Lag::TwoReads))
+            }
             Decision::Leave(Leave::SwapIsOver { .. }) => {
                 Ok(Step::Done(attempt.outcome_of_a_lost_write().unwrap_or(Outcome::Left)))
             }
@@ -314,6 +314,7 @@ impl<'a, C: Cloud, W: WriteAhead> Reconciler<'a, C, W> {
             (Some(_) | None, _) => Tags::new(),
         };
         let (is_flapping, follow_up) = self.follow_up(&attempt, &result);
+        let (before, after) = (attempt.before(), attempt.written_profile());
         let is_stuck = self.is_stuck(&attempt, &result) == Some(Stuck::Surely);
         let mut cause = attempt.job.cause;
         let history = self.flapping.history(&attempt.job.instance);
@@ -329,7 +330,8 @@ impl<'a, C: Cloud, W: WriteAhead> Reconciler<'a, C, W> {
             facts: attempt.facts,
             decision: attempt.decision,
             result,
-            before: attempt.before,
+            before,
+            after,
             is_flapping,
             follow_up,
             duration,
@@ -344,11 +346,9 @@ impl<'a, C: Cloud, W: WriteAhead> Reconciler<'a, C, W> {
         let verifies = &attempt.job.verifies;
         let is_verified =
             verifies.iter().any(|verified| verified.association.as_ref() == Some(&row.id));
-        let is_pending = facts.instance.state == InstanceState::Running
-            && row.state == AssociationState::Associating;
         let patience = i128::try_from(STUCK_AFTER.as_nanos()).unwrap_or(i128::MAX);
         let is_up_for_long = facts.instance.started.is_none_or(|at| self.now_ns - at >= patience);
-        (is_verified && is_pending).then_some(if is_up_for_long {
+        (is_verified && attempt.is_coming_into_force()).then_some(if is_up_for_long {
             Stuck::Surely
         } else {
             Stuck::Perhaps
@@ -370,11 +370,10 @@ impl<'a, C: Cloud, W: WriteAhead> Reconciler<'a, C, W> {
             profile_id: required.cloned(),
             history,
         };
-        let target = attempt.decision.as_ref().and_then(Decision::target);
         let attached = attempt.facts.as_ref().and_then(|facts| facts.association.as_ref());
         match result {
             Ok(outcome) if outcome.is_change() => {
-                let to = attempt.written_to.clone().or(target);
+                let to = attempt.written_profile();
                 let history = self.flapping.record_change(instance, to.as_deref());
                 let after = match outcome {
                     Outcome::Associated | Outcome::RolledBack => After::Associate,
@@ -393,14 +392,19 @@ impl<'a, C: Cloud, W: WriteAhead> Reconciler<'a, C, W> {
                 let was_undone =
                     |verified: &Verification| row.is_some_and(|row| verified.was_undone(row));
                 if !attempt.job.verifies.iter().any(was_undone) {
-                    let is_too_early = self.is_stuck(attempt, result) == Some(Stuck::Perhaps);
+                    let is_due = self.is_stuck(attempt, result) == Some(Stuck::Perhaps)
+                        || (attempt.is_an_events() && attempt.is_coming_into_force());
                     let history = self.flapping.history(instance);
-                    return (false, is_too_early.then(|| verification(After::Wait, row, history)));
+                    return (false, is_due.then(|| verification(After::Wait, row, history)));
                 }
                 let to = row.map(|row| row.profile_arn.as_str());
                 let history = self.flapping.record_change(instance, to);
                 let is_flapping = history.is_flapping(to);
                 (is_flapping, Some(verification(After::Correction, row, history)))
+            }
+            // Another actor's write, or one of ours whose answer nobody saw.
+            Ok(Outcome::Converged) => {
+                (false, Some(verification(After::Wait, attached, self.flapping.history(instance))))
             }
             Ok(Outcome::Waiting) if attempt.is_an_events() => {
                 (false, Some(verification(After::Wait, attached, self.flapping.history(instance))))

@@ -181,6 +181,8 @@ pub struct InstanceReport {
     pub patience: Patience,
     /// What was attached before the first write.
     pub before: Before,
+    /// The profile that was attached, where the outcome is a change; nothing, where one was taken away.
+    pub after: Option<String>,
     /// Whether another actor keeps undoing what was done, although the instance is right now.
     pub is_flapping: bool,
     /// What is to be looked at again, and after what.

@@ -154,6 +154,6 @@ mod tests {
     fn after_a_cooldown_the_corrections_are_over() {
         let ages = |after| verification(after).history_at(Some(minutes(61))).corrections;
         assert_eq!(ages(After::Correction), [minutes(61)]);
-        assert_eq!(ages(After::Flapping), []);
+        assert_eq!(ages(After::Flapping), [] as [Duration; 0]);
     }
 }

@@ -8,7 +8,9 @@ use crate::cloud::CloudError;
 use crate::decide::{Decision, Different, Leave, Patience, decide, decide_for_debt};
 use crate::expectation::Lag;
 use crate::failure::Failure;
-use crate::model::{Association, AssociationId, Detached, InstanceFacts, InstanceState, Profile};
+use crate::model::{
+    Association, AssociationState, Detached, InstanceFacts, InstanceState, Profile,
+};
 use crate::pace::{Turn, Verdict};
 use crate::policy::Requirement;
 use crate::reconcile::Job;
@@ -51,8 +53,8 @@ pub(super) struct Attempt<'a> {
     pub(super) throttle: Option<CloudError>,
     /// EC2 took the replacement of a recreated profile by itself once; that is never tried a second time.
     pub(super) tried_recreated: bool,
-    /// What was attached before the first write.
-    pub(super) before: Before,
+    /// The first write that EC2 took, or may have taken.
+    first_write: Option<FirstWrite>,
     /// The association that a write made, as EC2 answered.
     pub(super) written: Option<Association>,
     /// The profile that a write attached, where that is not the decision's.
@@ -60,6 +62,17 @@ pub(super) struct Attempt<'a> {
     /// What a swap took away and nothing has taken the place of yet.
     pub(super) debt: Option<Debt>,
     budget: RetryBudget,
+}
+
+/// The first write of an attempt.
+#[derive(Debug)]
+struct FirstWrite {
+    /// What was attached before it.
+    from: Option<Association>,
+    /// The profile that was attached after it, if EC2 carried it out.
+    leaves: Option<String>,
+    /// Whether EC2 surely took it.
+    is_sure: bool,
 }
 
 /// What came of a write, as far as its turn goes.
@@ -78,10 +91,12 @@ pub(super) enum LastWrite {
 pub(super) struct LostWrite {
     /// What it would have been, had its answer come.
     pub(super) outcome: Outcome,
-    /// The association that was there before.
-    pub(super) from: Option<AssociationId>,
-    /// What was to be attached; none, where something was to be taken away.
+    /// The association that was there before; none, for one that EC2 takes only where nothing is attached.
+    pub(super) from: Option<Association>,
+    /// What was to be attached in the end; none, where something was to be taken away.
     pub(super) to: Option<String>,
+    /// What the lost call itself leaves attached: nothing, where it is the first half of a swap.
+    pub(super) leaves: Option<String>,
 }
 
 /// A profile that was detached, or may have been.
@@ -153,7 +168,7 @@ impl Attempt<'_> {
             lost: None,
             throttle: None,
             tried_recreated: false,
-            before: Before::default(),
+            first_write: None,
             written: None,
             written_to: None,
             debt,
@@ -261,7 +276,7 @@ impl Attempt<'_> {
     pub(super) fn outcome_of_a_lost_write(&mut self) -> Option<Outcome> {
         let lost = self.lost.clone()?;
         let row = self.attached().cloned();
-        let is_new = row.as_ref().map(|row| &row.id) != lost.from.as_ref();
+        let is_new = row.as_ref().map(|row| &row.id) != lost.from.as_ref().map(|row| &row.id);
         let is_ours = row.as_ref().map(|row| &row.profile_arn) == lost.to.as_ref();
         if !(is_new && is_ours) {
             return None;
@@ -291,12 +306,71 @@ impl Attempt<'_> {
         self.facts.as_ref()?.association.as_ref()
     }
 
+    /// Whether EC2 has yet to put the association of a running instance into force.
+    pub(super) fn is_coming_into_force(&self) -> bool {
+        self.facts.as_ref().is_some_and(|facts| {
+            facts.instance.state == InstanceState::Running
+                && facts
+                    .association
+                    .as_ref()
+                    .is_some_and(|row| row.state == AssociationState::Associating)
+        })
+    }
+
+    /// The profile that the writes brought about; none, where one was taken away.
+    pub(super) fn written_profile(&self) -> Option<String> {
+        let target = || self.decision.as_ref().and_then(Decision::target);
+        self.written_to.clone().or_else(target)
+    }
+
     /// What an associate is called: the end of a swap, where one took something away.
     pub(super) fn outcome_of_associating(&self) -> Outcome {
         match &self.debt {
             Some(_) => Outcome::Swapped,
             None => Outcome::Associated,
         }
+    }
+
+    /// EC2 took a write of what was attached, or of nothing.
+    pub(super) fn took(&mut self, from: Option<&Association>) {
+        match &mut self.first_write {
+            Some(FirstWrite { is_sure: true, .. }) => {}
+            // What is there now is what the lost write was to leave: that one was carried out.
+            Some(first)
+                if first.leaves.as_ref() == from.map(|row| &row.profile_arn)
+                    && first.from.as_ref().map(|row| &row.id) != from.map(|row| &row.id) =>
+            {
+                first.is_sure = true;
+            }
+            Some(_) | None => {
+                let from = from.cloned();
+                self.first_write = Some(FirstWrite { from, leaves: None, is_sure: true });
+            }
+        }
+    }
+
+    /// The first write, whose answer was lost, is known to have been carried out.
+    pub(super) fn confirm_the_first_write(&mut self) {
+        if let Some(first) = &mut self.first_write {
+            first.is_sure = true;
+        }
+    }
+
+    /// What was attached before the first write.
+    pub(super) fn before(&self) -> Before {
+        match &self.first_write {
+            None => Before::NothingWritten,
+            Some(FirstWrite { from: None, .. }) => Before::Bare,
+            Some(FirstWrite { from: Some(row), .. }) => Before::Attached(row.profile_arn.clone()),
+        }
+    }
+
+    /// Notes a write whose answer was lost.
+    pub(super) fn lose(&mut self, lost: LostWrite) {
+        self.last_write = LastWrite::Lost;
+        let (from, leaves) = (lost.from.clone(), lost.leaves.clone());
+        self.first_write.get_or_insert(FirstWrite { from, leaves, is_sure: false });
+        self.lost = Some(lost);
     }
 
     /// A write attached a profile, and EC2 said by which association.

@@ -14,10 +14,12 @@ use crate::pace::Verdict;
 use crate::queue::WriteAhead;
 use crate::reconcile::attempt::{Attempt, Debt, DetachStatus, LastWrite, LostWrite, Step};
 use crate::reconcile::{MAX_FACTS_AGE, Reconciler};
-use crate::report::{Before, FoundBy, Outcome};
+use crate::report::{FoundBy, Outcome};
 
 /// EC2's codes for an instance in a state in which it takes no association, whatever is attached.
 const WRONG_STATE: [&str; 2] = ["IncorrectInstanceState", "InvalidInstanceID"];
+/// EC2's code for an instance to which another profile cannot be associated, since it has one.
+const SOMETHING_IS_ATTACHED: &str = "IncorrectState";
 /// EC2's code for an association that is not there any more.
 const ASSOCIATION_GONE: &str = "InvalidAssociationID.NotFound";
 /// A write is begun only with this much time ahead: a third of a second as a rule.
@@ -103,10 +105,6 @@ impl<'a, C: Cloud, W: WriteAhead> Reconciler<'a, C, W> {
         }
         let turn = attempt.turn.take();
         attempt.last_write = LastWrite::Answered;
-        if attempt.before == Before::NothingWritten {
-            let attached = attempt.attached().map(|row| row.profile_arn.clone());
-            attempt.before = attached.map_or(Before::Bare, Before::Attached);
-        }
         let step = self.carry_out(attempt, decision).await;
         match (attempt.last_write, turn) {
             // The next look tells. Until then the turn is held for another try, which EC2 may not have had yet.
@@ -156,10 +154,13 @@ impl<'a, C: Cloud, W: WriteAhead> Reconciler<'a, C, W> {
         let arn = to.arn.to_string();
         let outcome = attempt.outcome_of_associating();
         match self.cloud.associate(&attempt.job.instance.id, &arn).await {
-            Ok(row) => Ok(attempt.attached_by_us(outcome, row)),
+            Ok(row) => {
+                attempt.took(None);
+                Ok(attempt.attached_by_us(outcome, row))
+            }
             Err(error) => {
-                let from = attempt.attached().map(|row| row.id.clone());
-                let lost = LostWrite { outcome, from, to: Some(arn) };
+                let lost =
+                    LostWrite { outcome, from: None, leaves: Some(arn.clone()), to: Some(arn) };
                 self.after_a_failed_write(attempt, error, Some(to), lost)
             }
         }
@@ -167,10 +168,14 @@ impl<'a, C: Cloud, W: WriteAhead> Reconciler<'a, C, W> {
 
     async fn put_back(&self, attempt: &mut Attempt<'_>, arn: &str) -> Result<Step, Failure> {
         match self.cloud.associate(&attempt.job.instance.id, arn).await {
-            Ok(row) => Ok(attempt.attached_by_us(Outcome::RolledBack, row)),
+            Ok(row) => {
+                attempt.took(None);
+                Ok(attempt.attached_by_us(Outcome::RolledBack, row))
+            }
             Err(error) => {
                 let to = Some(arn.to_owned());
-                let lost = LostWrite { outcome: Outcome::RolledBack, from: None, to };
+                let leaves = to.clone();
+                let lost = LostWrite { outcome: Outcome::RolledBack, from: None, to, leaves };
                 self.after_a_failed_write(attempt, error, None, lost)
             }
         }
@@ -187,11 +192,13 @@ impl<'a, C: Cloud, W: WriteAhead> Reconciler<'a, C, W> {
         let row = match self.cloud.replace(&from.id, &arn).await {
             Ok(row) => row,
             Err(error) => {
-                let from = Some(from.id.clone());
-                let lost = LostWrite { outcome: Outcome::Replaced, from, to: Some(arn) };
+                let from = Some(from.clone());
+                let leaves = Some(arn.clone());
+                let lost = LostWrite { outcome: Outcome::Replaced, from, to: Some(arn), leaves };
                 return self.after_a_failed_write(attempt, error, Some(to), lost);
             }
         };
+        attempt.took(Some(from));
         attempt.tried_recreated |= why == Different::Recreated;
         // What EC2 makes of replacing a profile by its own successor is not documented. Its answer tells; where it does not,
         // the verification that follows will.
@@ -206,12 +213,13 @@ impl<'a, C: Cloud, W: WriteAhead> Reconciler<'a, C, W> {
     async fn remove(&self, attempt: &mut Attempt<'_>, from: &Association) -> Result<Step, Failure> {
         match self.cloud.disassociate(&from.id).await {
             Ok(()) => {
+                attempt.took(Some(from));
                 attempt.debt = None;
                 Ok(Step::Done(Outcome::Removed))
             }
             Err(error) => {
-                let from = Some(from.id.clone());
-                let lost = LostWrite { outcome: Outcome::Removed, from, to: None };
+                let from = Some(from.clone());
+                let lost = LostWrite { outcome: Outcome::Removed, from, to: None, leaves: None };
                 self.after_a_failed_write(attempt, error, None, lost)
             }
         }
@@ -234,6 +242,7 @@ impl<'a, C: Cloud, W: WriteAhead> Reconciler<'a, C, W> {
         if let Err(error) = self.cloud.disassociate(&from.id).await {
             return self.after_a_failed_detach(attempt, error, from, to);
         }
+        attempt.took(Some(from));
         if let Some(debt) = &mut attempt.debt {
             debt.status = DetachStatus::Gone;
         }
@@ -253,11 +262,14 @@ impl<'a, C: Cloud, W: WriteAhead> Reconciler<'a, C, W> {
         let arn = to.arn.to_string();
         match self.cloud.associate(&attempt.job.instance.id, &arn).await {
             // It had nothing any more.
-            Ok(row) => Ok(Some(attempt.attached_by_us(Outcome::Associated, row))),
+            Ok(row) => {
+                attempt.took(None);
+                Ok(Some(attempt.attached_by_us(Outcome::Associated, row)))
+            }
             Err(error) if says_that_something_is_attached(&error) => Ok(None),
             Err(error) => {
-                let from = attempt.attached().map(|row| row.id.clone());
-                let lost = LostWrite { outcome: Outcome::Swapped, from, to: Some(arn) };
+                let (outcome, leaves) = (Outcome::Associated, Some(arn.clone()));
+                let lost = LostWrite { outcome, from: None, to: Some(arn), leaves };
                 self.after_a_failed_write(attempt, error, Some(to), lost).map(Some)
             }
         }
@@ -300,13 +312,14 @@ impl<'a, C: Cloud, W: WriteAhead> Reconciler<'a, C, W> {
             // The first call, whose answer was lost, went through.
             (_, Some(Debt { status: status @ DetachStatus::Lost(Some(_)), .. })) if is_gone => {
                 *status = DetachStatus::Gone;
+                attempt.confirm_the_first_write();
             }
             // An answer says that nothing was detached now, and nothing was before.
             (_, Some(Debt { status: DetachStatus::Lost(None), .. })) => attempt.debt = None,
             (_, _) => {}
         }
-        let (from, arn) = (Some(from.id.clone()), to.arn.to_string());
-        let lost = LostWrite { outcome: Outcome::Swapped, from, to: Some(arn) };
+        let (from, arn) = (Some(from.clone()), to.arn.to_string());
+        let lost = LostWrite { outcome: Outcome::Swapped, from, to: Some(arn), leaves: None };
         self.after_a_failed_write(attempt, error, Some(to), lost)
     }
 
@@ -324,8 +337,7 @@ impl<'a, C: Cloud, W: WriteAhead> Reconciler<'a, C, W> {
             }
             // It may have been carried out all the same.
             ErrorKind::Transient | ErrorKind::Unreadable => {
-                attempt.last_write = LastWrite::Lost;
-                attempt.lost = Some(lost);
+                attempt.lose(lost);
                 attempt.look_after_a_lost_write().ok_or(Failure::Cloud(error))
             }
             ErrorKind::ProfileNotFound => {
@@ -340,7 +352,8 @@ impl<'a, C: Cloud, W: WriteAhead> Reconciler<'a, C, W> {
                 attempt.look_after_a_throttle().ok_or(Failure::Cloud(error))
             }
             ErrorKind::Denied(_) => {
-                if let Some(to) = to {
+                // Nothing is detached for its sake for a while: EC2 said so only once nothing was attached.
+                if let (Some(to), Some(_)) = (to, &attempt.debt) {
                     self.profiles.deny(&to.arn, &error);
                 }
                 Err(Failure::Cloud(error))
@@ -365,6 +378,7 @@ impl<'a, C: Cloud, W: WriteAhead> Reconciler<'a, C, W> {
         let _turn = self.pace.urgent_turn();
         match timeout_at(self.deadline, self.cloud.associate(id, &detached.profile_arn)).await {
             Ok(Ok(row)) => {
+                attempt.took(None);
                 attempt.written = row;
                 attempt.written_to = Some(detached.profile_arn.clone());
                 match result {
@@ -376,6 +390,8 @@ impl<'a, C: Cloud, W: WriteAhead> Reconciler<'a, C, W> {
                     }),
                 }
             }
+            // A list can lag behind; EC2's own refusal does not.
+            Ok(Err(error)) if error.code.as_deref() == Some(SOMETHING_IS_ATTACHED) => result,
             // Something is attached, or EC2 takes nothing in this state, or the answer was lost: a look tells.
             Ok(Err(error))
                 if matches!(

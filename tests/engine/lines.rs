@@ -94,6 +94,7 @@ fn report(result: Result<Outcome, Failure>) -> InstanceReport {
         result,
         patience: Patience::Fresh,
         before: Before::default(),
+        after: None,
         is_flapping: false,
         follow_up: None,
         disposition: None,

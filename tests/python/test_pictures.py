@@ -171,7 +171,7 @@ def ends() -> dict[End, str]:
 def test_the_flow_ends_in_the_rows_and_reasons_that_decide_has() -> None:
     decide = read("src/decide.rs")
     rows = {int(row) for row in re.findall(r"=> (\d+),", body(decide, "row"))}
-    assert rows == set(range(1, 19))
+    assert rows == set(range(1, 22))
     assert {end.row for end in ends()} == rows
     reasons = set(re.findall(r'"([a-z0-9-]+)"', body(decide, "reason_code")))
     passing = set(re.findall(r'Self::(?:LookUp\(_\)|Confirm) => "([a-z-]+)"', body(decide, "reason_code")))
@@ -180,7 +180,7 @@ def test_the_flow_ends_in_the_rows_and_reasons_that_decide_has() -> None:
 
 
 def test_the_flow_ends_in_the_lines_of_the_table() -> None:
-    table = re.findall(r"^\| (\d+) \|(?:[^|]*\|){3} `([a-z]+)` \| ([^|]*) \|", read("docs/SEMANTICS.md"), re.MULTILINE)
+    table = re.findall(r"^\| (\d+) \|(?:[^|]*\|){3} `([a-z-]+)` \| ([^|]*) \|", read("docs/SEMANTICS.md"), re.MULTILINE)
     assert ends().keys() == {
         End(int(row), decision, reason)
         for row, decision, reasons in table
@@ -202,13 +202,14 @@ def test_the_flow_has_the_colours_of_the_standings() -> None:
     assert {end.reason: standing for end, standing in shown.items() if end.decision == "leave"} == left
     assert {end.reason: standing for end, standing in shown.items() if end.decision == "wait"} == {
         "instance-state": "waiting",
+        "instance-stopped": "waiting",
         # These two are failures: a profile that is not there is for a person to make.
         "instance-unseen": "failed",
         "profile-unknown": "blocked",
     }
     others = {end.decision: standing for end, standing in shown.items() if end.decision not in {"leave", "wait"}}
     assert others.pop("keep") == "right"
-    assert others == dict.fromkeys(("associate", "remove", "replace", "swap"), "change")
+    assert others == dict.fromkeys(("associate", "put-back", "remove", "replace", "swap"), "change")
 
 
 # ---- The dashboard ----
