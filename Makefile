@@ -98,7 +98,7 @@ bench-storm: need-rust ## up to 20,000 instances launched at once, simulated
 	$(RUN_BENCH) storm-bench -- --json $(BENCHES)/storm.json --svg docs/storm.svg > $(BENCHES)/storm.md
 	@cat $(BENCHES)/storm.md
 
-bench-sweep: need-rust ## sweeps of 10,000 and 100,000 instances, at Lambda's share
+bench-sweep: need-rust ## sweeps of 10,000 and 100,000 instances and of heavy ones, at Lambda's share
 	cargo build --release --locked --bin bootstrap
 	@mkdir -p $(BENCHES)
 	$(RUN_BENCH) sweep-bench -- --json $(BENCHES)/sweep.json > $(BENCHES)/sweep.md

@@ -95,6 +95,7 @@ struct InstanceDetail<'a> {
 struct SweepDetail<'a> {
     version: &'static str,
     mode: &'static str,
+    asked_by: &'static str,
     filters: BTreeMap<&'a str, &'a [String]>,
     #[serde(flatten)]
     totals: Totals<'a>,
@@ -189,7 +190,8 @@ impl Notice {
         let filters =
             filters.map(|filter| (filter.name.as_str(), filter.values.as_slice())).collect();
         let totals = census.into();
-        let detail = SweepDetail { version: VERSION, mode, filters, totals, duration_s };
+        let asked_by = request.asked_by.as_str();
+        let detail = SweepDetail { version: VERSION, mode, asked_by, filters, totals, duration_s };
         Self {
             kind: Kind::SweepCompleted,
             detail: serde_json::to_string(&detail).unwrap_or_default(),

@@ -1,8 +1,8 @@
-//! What a sweep has seen so far. It travels in the sweep's message, so that another invocation can go on.
+//! Where instances stand, and how many of them: what a sweep counts, and who asked for it.
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::model::Filter;
 
@@ -39,35 +39,39 @@ impl Standing {
     }
 }
 
-/// A sweep that somebody asks for, or that goes on.
+/// A sweep that is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SweepRequest {
     /// Conditions on instances; none is every instance of the Region.
     pub filters: Vec<Filter>,
-    /// Decide and tell, put nothing on the queue.
+    /// Decide and report, put nothing on the queue.
     pub dry_run: bool,
-    /// Where an earlier part stopped.
-    pub progress: Progress,
+    /// Who asks.
+    pub asked_by: AskedBy,
 }
 
-/// How far a sweep got. A field that is missing, because another version wrote it, is as at the beginning.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", default)]
-pub struct Progress {
-    /// Where the next page begins; nothing at the beginning.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub next: Option<String>,
-    /// The invocations that worked on it.
-    pub parts: u32,
-    /// When it began, in milliseconds since 1970.
-    pub begun_ms: u64,
-    /// What was seen.
-    pub census: Census,
+/// Who asks for a sweep. The schedule's alone say where the fleet stands: a person's may be about a part of it, or a trial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AskedBy {
+    /// The schedule.
+    Schedule,
+    /// A person.
+    Person,
+}
+
+impl AskedBy {
+    /// The word for logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Schedule => "schedule",
+            Self::Person => "person",
+        }
+    }
 }
 
 /// Counts of instances, by where they stand.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Census {
     /// All that were seen.
     pub instances: u64,
@@ -102,7 +106,7 @@ pub struct Entry<'a> {
     pub bare_source: Option<&'a str>,
 }
 
-/// Sources of bare instances that a census keeps; the message that carries it must stay small.
+/// Sources of bare instances that a census keeps: its log line and its event must stay small.
 const SOURCES: usize = 50;
 
 impl Census {
@@ -191,20 +195,5 @@ mod tests {
         assert_eq!(ranking[1], Source { source: "b", count: 2 });
         assert_eq!(ranking.len(), SOURCES + 1);
         assert_eq!(ranking.iter().map(|source| source.count).sum::<u64>(), 103);
-    }
-
-    #[test]
-    fn progress_survives_its_message_and_other_versions() {
-        let mut progress =
-            Progress { next: Some("t".into()), parts: 2, begun_ms: 5, ..Progress::default() };
-        progress
-            .census
-            .count(Entry { bare_source: Some("asg"), ..entry(Standing::Change, "bare") });
-        let text = serde_json::to_string(&progress).unwrap();
-        assert_eq!(serde_json::from_str::<Progress>(&text).unwrap(), progress);
-        let other =
-            r#"{"next": "t", "census": {"right": 3, "of-a-later-version": 1}, "new": true}"#;
-        let read: Progress = serde_json::from_str(other).unwrap();
-        assert_eq!((read.next.as_deref(), read.census.right, read.parts), (Some("t"), 3, 0));
     }
 }

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use crate::model::{
@@ -14,6 +15,9 @@ use crate::model::{
 
 /// Instances that one read can name: EC2 takes up to 200 values a filter without complaint.
 pub const IDS_PER_READ: usize = 200;
+
+/// The fewest and the most rows that EC2 gives a page of instances.
+pub const ROWS_PER_PAGE: RangeInclusive<usize> = 5..=1000;
 
 /// EC2 in one Region and IAM, for one account.
 ///
@@ -71,11 +75,13 @@ pub trait Cloud: Send + Sync {
 
 /// The whole fleet of one Region, page by page: for a sweep, and for a person who asks about all of it.
 pub trait Fleet: Send + Sync {
-    /// One page of the instances that pass every filter: the first one, or the one that begins at `from`.
+    /// One page of the instances that pass every filter, of so many rows at most: the first one, or the one that begins at
+    /// `from`.
     fn instances_page(
         &self,
         filters: &[Filter],
         from: Option<&str>,
+        rows: usize,
     ) -> impl Future<Output = Result<Page<Instance>, CloudError>> + Send;
 
     /// One page of all associations, in whatever state. EC2 has no filter for them that a fleet could go by.

@@ -35,6 +35,8 @@ pub struct Config {
     pub own_role: Option<String>,
     /// The function's name, which Lambda always sets.
     pub function: String,
+    /// The function's memory, which Lambda always sets, in MB.
+    pub memory_mb: Option<u64>,
 }
 
 /// Whether decisions are carried out.
@@ -199,6 +201,7 @@ impl Config {
             event_bus,
             own_role,
             function,
+            memory_mb: lookup("AWS_LAMBDA_FUNCTION_MEMORY_SIZE").and_then(|mb| mb.parse().ok()),
         })
     }
 }

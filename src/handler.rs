@@ -197,11 +197,12 @@ impl<A: Clouds + Queues + Bus> Handler<A> {
             }
             Ok(Payload::Single(Reading::Sweep(request))) => {
                 let deadline = deadline - TIME_TO_SORT.min(time_for(&event.context) / 4);
-                match self.sweep(&request, None, &caller, deadline).await {
+                match self.sweep(&request, &caller, deadline).await {
                     Ok(swept) => Ok(Answer::Sweep(swept)),
                     Err(why) => {
                         let (error_type, message) = (why.error_type(), chain(&why));
-                        tracing::error!(error.r#type = error_type, "{message}");
+                        tracing::error!(outcome = "sweep", error.r#type = error_type, "{message}");
+                        self.record(|tally| tally.fail(error_type));
                         Err(InvocationError { error_type, message })
                     }
                 }

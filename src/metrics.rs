@@ -58,7 +58,7 @@ pub enum Metric {
     OldestMessageAge,
     /// Sweeps that reached their end.
     SweepCompleted,
-    /// Sweeps that could not end in their time.
+    /// Scheduled sweeps whose time was up before they had seen every instance.
     SweepIncomplete,
     /// Instances that a completed sweep saw.
     SweptInstances,

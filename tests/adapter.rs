@@ -1043,7 +1043,7 @@ async fn a_page_of_instances_is_asked_for_by_its_filters_and_token() {
         instances_page("", ""),
     ]);
     let filters = [by("tag:Environment", &["prod", "a b&c=d"]), by("vpc-id", &["vpc-1"])];
-    let page = cloud.instances_page(&filters, None).await.unwrap();
+    let page = cloud.instances_page(&filters, None, 1000).await.unwrap();
     assert_eq!(page.next.as_deref(), Some("eyJ2IjoiMiJ9+/=="));
     let seen: Vec<_> = page
         .rows
@@ -1059,11 +1059,11 @@ async fn a_page_of_instances_is_asked_for_by_its_filters_and_token() {
             ("i-3", "111122223333", started)
         ]
     );
-    let page = cloud.instances_page(&filters, page.next.as_deref()).await.unwrap();
+    let page = cloud.instances_page(&filters, page.next.as_deref(), 1000).await.unwrap();
     assert_eq!(page.next, None, "an empty token is the end");
     let [row] = &page.rows[..] else { panic!("what has no legal id is nobody: {page:?}") };
     assert_eq!((row.id.as_str(), row.started), ("i-4", None));
-    let page = cloud.instances_page(&[], None).await.unwrap();
+    let page = cloud.instances_page(&[], None, 1000).await.unwrap();
     assert_eq!(page, Page { rows: vec![], next: None });
 
     let mut filtered = request(&[
@@ -1123,7 +1123,7 @@ async fn a_page_that_is_throttled_is_asked_for_again_and_one_that_is_refused_is_
     ] {
         let answers = [(); 3].map(|()| (400, ec2_error(code, "The filter 'x' is invalid")));
         let (cloud, network) = replaying(answers.clone());
-        let error = cloud.instances_page(&[by("x", &["y"])], None).await.unwrap_err();
+        let error = cloud.instances_page(&[by("x", &["y"])], None, 1000).await.unwrap_err();
         assert_eq!((error.operation, error.kind), (Operation::DescribeInstances, kind.clone()));
         assert_eq!(sent(&network).len(), tries, "{code}");
         let (cloud, network) = replaying(answers);
@@ -1139,7 +1139,7 @@ async fn a_page_has_longer_than_a_call_and_an_end() {
     let network = NeverClient::new();
     let cloud = cloud_over(&sdk_over(network.clone()));
     let began = tokio::time::Instant::now();
-    let error = cloud.instances_page(&[], None).await.unwrap_err();
+    let error = cloud.instances_page(&[], None, 1000).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Transient);
     // A thousand instances are megabytes.
     let time = began.elapsed();

@@ -192,6 +192,7 @@ impl Fleet for AwsCloud {
         &self,
         filters: &[Filter],
         from: Option<&str>,
+        rows: usize,
     ) -> Result<Page<Instance>, CloudError> {
         const CALL: Operation = Operation::DescribeInstances;
         let filters = filters.iter().map(|by| filter(&by.name, by.values.clone())).collect();
@@ -199,7 +200,7 @@ impl Fleet for AwsCloud {
             .ec2
             .describe_instances()
             .set_filters(Some(filters))
-            .max_results(ROWS_PER_PAGE)
+            .max_results(i32::try_from(rows).unwrap_or(ROWS_PER_PAGE).clamp(5, ROWS_PER_PAGE))
             .set_next_token(from.map(str::to_owned))
             .customize()
             .config_override(patiently())

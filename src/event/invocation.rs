@@ -1,15 +1,16 @@
-//! What a person, a schedule or a sweep's own message asks for: named instances, or all of them.
+//! What a person, the schedule or a sweep's finding asks for: named instances, or all of them.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::census::{Progress, SweepRequest};
+use crate::census::{AskedBy, SweepRequest};
 use crate::event::envelope::object;
 use crate::event::{Caller, Malformed, Occasion, Origin, Reading, Target, Trigger};
 use crate::expectation::Expectation;
 use crate::model::{Filter, InstanceId, InstanceRef};
+use crate::queue::Outgoing;
 
 const INVOCATION: &str = "invocation";
 const SWEEP: &str = "invocation of a sweep";
@@ -65,13 +66,17 @@ enum FoundBy {
     Sweep,
 }
 
-/// The message by which a sweep has this instance brought right.
+/// Whose backlog a sweep's findings add to: on a fair queue, those of thousands are served after fresh events.
+const GROUP: &str = "sweep";
+
+/// The message by which a sweep has an instance corrected.
 #[must_use]
-pub fn message_about(id: &InstanceId) -> String {
-    serde_json::json!({ "instance-ids": [id], "found-by": "sweep" }).to_string()
+pub fn message_about(id: &InstanceId) -> Outgoing {
+    let body = serde_json::json!({ "instance-ids": [id], "found-by": "sweep" }).to_string();
+    Outgoing { group: Some(GROUP), ..Outgoing::at_once(body) }
 }
 
-/// Reads `{"sweep": {"filters": {"tag:Environment": ["prod"]}}, "dry-run": true}`.
+/// Reads `{"sweep": {"filters": {"tag:Environment": ["prod"]}}, "dry-run": true, "scheduled": false}`.
 ///
 /// # Errors
 /// [`Malformed`].
@@ -83,20 +88,20 @@ pub fn of_a_sweep(value: Value) -> Result<Reading, Malformed> {
         sweep: Sweep,
         #[serde(default)]
         dry_run: bool,
+        #[serde(default)]
+        scheduled: bool,
     }
     #[derive(Debug, Deserialize)]
     #[serde(rename_all = "kebab-case", deny_unknown_fields)]
     struct Sweep {
         #[serde(default)]
         filters: BTreeMap<String, Vec<String>>,
-        #[serde(default, deserialize_with = "object")]
-        progress: Progress,
     }
-    let Invocation { sweep, dry_run } =
+    let Invocation { sweep, dry_run, scheduled } =
         Invocation::deserialize(value).map_err(|why| Malformed::Fields { kind: SWEEP, why })?;
     let filters: Vec<_> =
         sweep.filters.into_iter().map(|(name, values)| Filter { name, values }).collect();
-    // EC2 would refuse it after all the rest was read, or take it for no filter.
+    // EC2 would refuse it, or take it for no filter.
     let is_empty = |filter: &Filter| {
         filter.name.is_empty()
             || filter.values.is_empty()
@@ -105,14 +110,6 @@ pub fn of_a_sweep(value: Value) -> Result<Reading, Malformed> {
     if filters.iter().any(is_empty) {
         return Err(Malformed::Absent { kind: SWEEP, field: "value for each of its filters" });
     }
-    Ok(Reading::Sweep(SweepRequest { filters, dry_run, progress: sweep.progress }))
-}
-
-/// The message by which a sweep goes on.
-#[must_use]
-pub fn message_to_go_on(request: &SweepRequest) -> String {
-    let filters: BTreeMap<_, _> =
-        request.filters.iter().map(|filter| (&filter.name, &filter.values)).collect();
-    let sweep = serde_json::json!({ "filters": filters, "progress": request.progress });
-    serde_json::json!({ "sweep": sweep, "dry-run": request.dry_run }).to_string()
+    let asked_by = if scheduled { AskedBy::Schedule } else { AskedBy::Person };
+    Ok(Reading::Sweep(SweepRequest { filters, dry_run, asked_by }))
 }

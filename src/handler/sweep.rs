@@ -1,35 +1,37 @@
-//! The handler's side of a sweep: what is wrong goes to the queue, what is not done in time goes on in another invocation.
+//! The handler's side of a sweep: what is wrong goes to the queue, what was seen into log, metrics, event and answer.
+//!
+//! A sweep runs whole, in one invocation. It leaves nothing behind but messages about instances, each of which has its
+//! instance looked at again, so one that is cut short, repeated or beside another does no harm.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::backoff::WaitsFor;
 use crate::bus::{Bus, Notice, Totals};
-use crate::census::{Census, Progress, Standing, SweepRequest};
-use crate::cloud::{CloudError, Clouds, ErrorKind};
+use crate::census::{AskedBy, Census, Standing, SweepRequest};
+use crate::cloud::{CloudError, Clouds, ErrorKind, ROWS_PER_PAGE};
 use crate::config::Mode;
-use crate::event::{Caller, Message, invocation};
+use crate::event::{Caller, invocation};
 use crate::failure::{Failure, chain};
-use crate::handler::{Handler, since_1970};
-use crate::queue::{Outgoing, Queues};
+use crate::handler::{Handler, MAX_ENTRIES, since_1970};
+use crate::metrics::Metric;
+use crate::queue::{Outgoing, QueueError, Queues};
 use crate::report::{Entry, InstanceReport};
-use crate::sweep::{PageReport, Sweep, entry};
+use crate::sweep::{PageReport, Pauses, Retries, Sweep, entry};
 
-/// A page is begun only with this much time ahead: a thousand instances take EC2 seconds, and the smallest function two.
-const PAGE_NEEDS: Duration = Duration::from_secs(15);
-/// Up to this receive a sweep comes again for what it could not decide about; from then on it passes over it, and counts
-/// it as failed.
-const STRICT_RECEIVES: u32 = 2;
-/// A sweep that goes on for longer is given up: it must not run side by side with all that come after it.
-const LONGEST: Duration = Duration::from_hours(6);
-/// Kept back to hand over to another invocation.
-const TIME_TO_HAND_OVER: Duration = Duration::from_secs(3);
-/// Instances that an answer names; Lambda's answers hold 6 MB.
-const ENOUGH: usize = 1000;
+/// Kept back to put the last page's findings on the queue and to say how the sweep ended; of a short sweep a quarter.
+const TIME_TO_END: Duration = Duration::from_secs(5);
+/// Tries of putting findings on the queue: half a minute with their pauses. SQS is asked three times in each.
+const MAX_SEND_TRIES: u32 = 6;
+/// What an instance of a page may take while EC2's answer is read: 80 kB of XML, which is one with hundreds of addresses, in
+/// four forms: as it arrives, as one piece, as text, and as what it says.
+const MEMORY_PER_ROW: u64 = 320_000;
+/// What the function takes besides: itself, and the ids of half a million instances.
+const MEMORY_BESIDES: u64 = 64_000_000;
 
-/// How a sweep, or its part in this invocation, ended.
+/// How a sweep ended.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Swept {
@@ -42,27 +44,29 @@ pub struct Swept {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Outcome {
-    /// Whether every instance was seen. Otherwise another invocation goes on, and its log has the end.
+    /// Whether every instance was seen.
     completed: bool,
-    /// Messages put on the queue by this invocation, one for each instance to be changed.
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    incomplete_because: Option<String>,
+    /// Messages put on the queue, one for each instance to be changed.
     queued: usize,
-    parts: u32,
     #[serde(flatten)]
     totals: serde_json::Value,
 }
 
-/// Why a sweep did not get on.
+/// Why a sweep could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum SweepError {
-    /// A list could not be read, or an instance not be decided about.
+    /// A list could not be read.
     #[error("the sweep stopped")]
     Look(#[source] Failure),
     /// What is wrong could not be put on the queue.
     #[error("the sweep could not put what it found on the queue")]
-    Queue(#[source] crate::queue::QueueError),
+    Queue(#[source] QueueError),
     /// There is no queue to put it on.
     #[error(
-        "a sweep that is to change anything needs QUEUE_URL, the URL of the queue that this function reads from"
+        "a sweep that is to change anything needs QUEUE_URL, the URL of the queue that the function for events reads from"
     )]
     NoQueue,
     /// Nobody knows where to sweep.
@@ -82,264 +86,270 @@ impl SweepError {
     }
 }
 
+/// A sweep under way.
+struct Run<'a> {
+    request: &'a SweepRequest,
+    mode: Mode,
+    began: Instant,
+    census: Census,
+    queued: usize,
+    instances: Vec<Entry>,
+}
+
 impl<A: Clouds + Queues + Bus> Handler<A> {
     /// Sweeps until all is seen or the time is up.
     ///
     /// # Errors
-    /// [`SweepError`]. What was found until then is on the queue, and is found again; that does no harm.
+    /// [`SweepError`], where nothing could be seen at all, where EC2 refuses a list, or where the queue does not take what
+    /// was found. What was found until then is on the queue, and is found again by the next try; that does no harm.
     pub(super) async fn sweep(
         &self,
         request: &SweepRequest,
-        message: Option<&Message>,
         caller: &Caller,
         deadline: Instant,
     ) -> Result<Swept, SweepError> {
         let mode = if request.dry_run { Mode::DryRun } else { self.config.mode };
-        let message_id = message.map_or("", |message| message.id.as_str());
         if mode == Mode::Enforce && self.config.queue.is_none() {
             return Err(SweepError::NoQueue);
         }
         let region = caller.region.as_ref().ok_or(SweepError::NoRegion)?;
         let cloud = self.aws.of(region);
-        let now = since_1970();
         let sweep = Sweep {
             cloud: &cloud,
             profiles: &self.profiles,
             policy: &self.config.policy,
             region,
             account: caller.account.as_ref(),
-            now_ns: i128::try_from(now.as_nanos()).unwrap_or(i128::MAX),
+            now_ns: i128::try_from(since_1970().as_nanos()).unwrap_or(i128::MAX),
+            max_rows: max_rows(self.config.memory_mb),
+            retries: Retries::WhileTimeRemains,
         };
-        let mut progress = request.progress.clone();
-        let mut part = Part { mode, message_id, instances: Vec::new(), queued: 0 };
-        let begun = Duration::from_millis(progress.begun_ms);
-        if progress.begun_ms > 0 && now.saturating_sub(begun) > LONGEST {
-            tracing::error!(
-                message.id = message_id,
-                outcome = "sweep",
-                "the sweep is given up after {} hours: the next one begins anew",
-                LONGEST.as_secs() / 3600
-            );
-            return Ok(part.end(false, &progress));
-        }
-        if progress.begun_ms == 0 {
-            progress.begun_ms = u64::try_from(now.as_millis()).unwrap_or_default();
-        }
-        progress.parts += 1;
-        let read_ahead_until = deadline.checked_sub(PAGE_NEEDS).unwrap_or(deadline);
-        let begin = sweep.begin(&request.filters, progress.next.as_deref(), read_ahead_until);
-        let mut pages = match timeout_at(deadline, begin).await {
-            Ok(pages) => pages.map_err(|error| SweepError::Look(Failure::Cloud(error)))?,
-            Err(_) => return Err(SweepError::Look(Failure::OutOfTime)),
+        let began = Instant::now();
+        let left = deadline.saturating_duration_since(began);
+        let stop_at = deadline - TIME_TO_END.min(left / 4);
+        let mut run = Run {
+            request,
+            mode,
+            began,
+            census: Census::default(),
+            queued: 0,
+            instances: Vec::new(),
         };
-        let is_strict = message.is_none_or(|message| message.receives <= STRICT_RECEIVES);
-        let hand_over_at = deadline.checked_sub(TIME_TO_HAND_OVER).unwrap_or(deadline);
-        let mut pages_seen = 0;
-        let completed = loop {
-            let is_late = deadline.saturating_duration_since(Instant::now()) < PAGE_NEEDS;
-            if pages_seen > 0 && is_late {
-                break false;
-            }
-            let looked = match timeout_at(hand_over_at, pages.next(hand_over_at)).await {
-                Ok(Ok(None)) => break true,
-                Ok(Ok(Some(page))) if is_strict => settled(page),
-                Ok(Ok(Some(page))) => Ok(page),
-                Ok(Err(error)) => Err(Failure::Cloud(error)),
-                Err(_) => Err(Failure::OutOfTime),
+        let mut pages = sweep.begin(&request.filters, stop_at).await;
+        let interrupted = loop {
+            let page = match timeout_at(stop_at, pages.next(stop_at)).await {
+                Ok(Ok(Some(page))) => page,
+                Ok(Ok(None)) => break None,
+                Ok(Err(error)) if is_out_of_time(&error) => break Some(Failure::Cloud(error)),
+                Ok(Err(error)) => return Err(SweepError::Look(Failure::Cloud(error))),
+                Err(_) => break Some(Failure::OutOfTime),
             };
-            let page = match looked {
-                Ok(page) => page,
-                // A page's token does not live for ever.
-                Err(Failure::Cloud(CloudError { kind: ErrorKind::Rejected, .. }))
-                    if pages_seen == 0 && request.progress.next.is_some() =>
-                {
-                    tracing::warn!(
-                        message.id = message_id,
-                        "EC2 refuses to go on: the sweep begins anew"
-                    );
-                    let (parts, begun_ms) = (progress.parts, progress.begun_ms);
-                    let progress = Progress { parts, begun_ms, ..Progress::default() };
-                    let anew = SweepRequest { progress, ..request.clone() };
-                    return Box::pin(self.sweep(&anew, message, caller, deadline)).await;
-                }
-                // What was seen until here need not be seen again.
-                Err(failure) if pages_seen > 0 => {
-                    tracing::warn!(message.id = message_id, "a page is left: {}", chain(&failure));
-                    break false;
-                }
-                Err(failure) => return Err(SweepError::Look(failure)),
-            };
-            let census = &mut progress.census;
-            match self.deal_with_page(&page, &mut part, census, hand_over_at).await {
-                Ok(()) => {}
-                Err(why) if pages_seen > 0 => {
-                    tracing::warn!(message.id = message_id, "a page is left: {}", chain(&why));
-                    break false;
-                }
-                Err(why) => return Err(why),
-            }
-            pages_seen += 1;
-            progress.next = page.next;
-            if progress.next.is_none() {
-                break true;
+            self.process_page(&page, &mut run, deadline).await?;
+            if page.undecided > 0 {
+                break Some(Failure::OutOfTime);
             }
         };
-        if completed {
-            self.complete(request, &progress, mode, deadline).await;
-        } else if self.config.queue.is_some() {
-            self.go_on(request, &progress, message_id, deadline).await?;
+        match interrupted {
+            None => self.complete(&run, deadline).await,
+            Some(why) if run.census.instances == 0 => return Err(SweepError::Look(why)),
+            Some(why) => return Ok(self.end_incomplete(run, &why)),
         }
-        Ok(part.end(completed, &progress))
+        Ok(run.end(None))
     }
 
-    /// Leaves what is left to another invocation.
-    async fn go_on(
-        &self,
-        request: &SweepRequest,
-        progress: &Progress,
-        message_id: &str,
-        deadline: Instant,
-    ) -> Result<(), SweepError> {
-        let go_on = SweepRequest { progress: progress.clone(), ..request.clone() };
-        self.put_on_the_queue(&[invocation::message_to_go_on(&go_on)], deadline).await?;
-        tracing::info!(
-            message.id = message_id,
-            outcome = "sweep",
-            "the sweep has seen {} instances and goes on in another invocation",
-            progress.census.instances
-        );
-        Ok(())
-    }
-
-    async fn deal_with_page(
+    async fn process_page(
         &self,
         page: &PageReport,
-        part: &mut Part<'_>,
-        census: &mut Census,
+        run: &mut Run<'_>,
         deadline: Instant,
     ) -> Result<(), SweepError> {
-        let is_wrong = |report: &&InstanceReport| report.standing() == Standing::Change;
-        if part.mode == Mode::Enforce {
+        if run.mode == Mode::Enforce {
+            let is_wrong = |report: &&InstanceReport| report.standing() == Standing::Change;
             let wrong = page.reports.iter().filter(is_wrong);
-            let bodies: Vec<_> =
+            let messages: Vec<_> =
                 wrong.map(|report| invocation::message_about(&report.instance.id)).collect();
-            self.put_on_the_queue(&bodies, deadline).await?;
-            part.queued += bodies.len();
+            run.queued += messages.len();
+            self.put_on_the_queue(messages, deadline).await?;
+            // What is to be looked at again in five minutes. If it gets lost, the next sweep finds it again.
+            self.follow_up(&page.reports, deadline).await;
         }
         for report in &page.reports {
-            census.count(entry(report, report.launch_source().as_deref()));
-            let standing = report.standing();
-            let is_news = match standing {
-                Standing::Blocked | Standing::Failed => true,
-                // What is on the queue has its line when it is done.
-                Standing::Change => part.mode == Mode::DryRun,
-                Standing::Right | Standing::Left | Standing::Waiting => report.is_stuck,
-            };
-            if is_news {
-                report.log(part.message_id);
-            }
-            let is_right = matches!(standing, Standing::Right | Standing::Left) && !report.is_stuck;
-            if part.message_id.is_empty() && !is_right && part.instances.len() < ENOUGH {
-                part.instances.push(report.entry());
-            }
+            run.count(report);
         }
         Ok(())
     }
 
+    /// Puts messages on the queue, again and again where it does not take them.
     async fn put_on_the_queue(
         &self,
-        bodies: &[String],
+        mut messages: Vec<Outgoing>,
         deadline: Instant,
     ) -> Result<(), SweepError> {
-        if bodies.is_empty() {
+        let Some(queue) = self.config.queue.as_deref().filter(|_| !messages.is_empty()) else {
             return Ok(());
-        }
-        let queue = self.config.queue.as_deref().ok_or(SweepError::NoQueue)?;
-        let messages: Vec<_> = bodies.iter().cloned().map(Outgoing::at_once).collect();
-        let Ok(sent) = timeout_at(deadline, self.aws.send(queue, &messages)).await else {
-            return Err(SweepError::Look(Failure::OutOfTime));
         };
-        sent.into_iter().collect::<Result<(), _>>().map_err(SweepError::Queue)
+        let mut pauses = Pauses::default();
+        let mut tries = 1;
+        loop {
+            let sent = timeout_at(deadline, self.aws.send(queue, &messages)).await;
+            let no_answer = QueueError::new("SendMessage", None, "no answer in time");
+            let sent = sent.unwrap_or_else(|_| vec![Err(no_answer); messages.len()]);
+            let Some(error) = sent.iter().find_map(|result| result.as_ref().err()).cloned() else {
+                return Ok(());
+            };
+            let pause = pauses.advance();
+            if tries == MAX_SEND_TRIES || Instant::now() + pause >= deadline {
+                return Err(SweepError::Queue(error));
+            }
+            let left = messages.into_iter().zip(&sent).filter(|(_, result)| result.is_err());
+            messages = left.map(|(message, _)| message).collect();
+            let number = messages.len();
+            tracing::warn!("{number} findings are sent to the queue again: {}", chain(&error));
+            tries += 1;
+            sleep(pause).await;
+        }
     }
 
     /// Says what a sweep saw, once it saw everything.
-    async fn complete(
-        &self,
-        request: &SweepRequest,
-        progress: &Progress,
-        mode: Mode,
-        deadline: Instant,
-    ) {
-        let census = &progress.census;
-        let begun = Duration::from_millis(progress.begun_ms);
-        let duration_s = since_1970().saturating_sub(begun).as_secs();
-        let number = |by: &std::collections::BTreeMap<String, u64>| by.values().sum::<u64>();
-        let bare_sources = serde_json::to_string(&census.ranking()).unwrap_or_default();
-        tracing::info!(
-            outcome = "sweep",
-            sweep.instances = census.instances,
-            sweep.right = census.right,
-            sweep.wrong = census.wrong,
-            sweep.waiting = census.waiting,
-            sweep.blocked = number(&census.blocked),
-            sweep.left = number(&census.left),
-            sweep.failed = number(&census.failed),
-            sweep.stuck = census.stuck,
-            sweep.parts = progress.parts,
-            sweep.duration_s = duration_s,
-            sweep.bare_sources = bare_sources,
-            "sweep completed: {} instances, {} right, {} to be changed, {} blocked, {} failed, {} stuck",
-            census.instances,
-            census.right,
-            census.wrong,
-            number(&census.blocked),
-            number(&census.failed),
-            census.stuck
-        );
-        // A part of the fleet says nothing about the whole.
-        if request.filters.is_empty() {
-            self.record(|tally| tally.sweep(census));
+    async fn complete(&self, run: &Run<'_>, deadline: Instant) {
+        let Run { request, mode, census, .. } = run;
+        let duration_s = run.began.elapsed().as_secs();
+        run.log(duration_s, None);
+        if self.counts(run) {
+            self.record(|tally| {
+                tally.sweep(census);
+                tally.add(Metric::SweepIncomplete, 0);
+            });
         }
         let notice = Notice::of_sweep(request, census, mode.as_str(), duration_s);
         self.tell(&[notice], deadline).await;
     }
+
+    /// Says how far a sweep came whose time is up.
+    fn end_incomplete(&self, run: Run<'_>, why: &Failure) -> Swept {
+        run.log(run.began.elapsed().as_secs(), Some(why));
+        if self.counts(&run) {
+            self.record(|tally| tally.add(Metric::SweepIncomplete, 1));
+        }
+        run.end(Some(why))
+    }
+
+    /// Whether a sweep says where the fleet stands: neither a part of it, nor a person's trial, does.
+    fn counts(&self, run: &Run<'_>) -> bool {
+        run.request.asked_by == AskedBy::Schedule
+            && run.request.filters.is_empty()
+            && run.mode == self.config.mode
+    }
 }
 
-/// One invocation's part of a sweep.
-struct Part<'a> {
-    mode: Mode,
-    /// The message that asks for it; empty, where somebody waits for the answer.
-    message_id: &'a str,
-    instances: Vec<Entry>,
-    queued: usize,
-}
+impl Run<'_> {
+    fn count(&mut self, report: &InstanceReport) {
+        self.census.count(entry(report, report.launch_source().as_deref()));
+        let standing = report.standing();
+        let is_news = match standing {
+            Standing::Blocked | Standing::Failed => true,
+            // What is on the queue has its line when it is done.
+            Standing::Change => self.mode == Mode::DryRun,
+            Standing::Right | Standing::Left | Standing::Waiting => report.is_stuck,
+        };
+        if is_news {
+            report.log("");
+        }
+        let is_right = matches!(standing, Standing::Right | Standing::Left) && !report.is_stuck;
+        if !is_right && self.instances.len() < MAX_ENTRIES {
+            self.instances.push(report.entry());
+        }
+    }
 
-impl Part<'_> {
-    fn end(self, completed: bool, progress: &Progress) -> Swept {
-        let totals = serde_json::to_value(Totals::from(&progress.census)).unwrap_or_default();
-        let sweep = Outcome { completed, queued: self.queued, parts: progress.parts, totals };
+    /// Writes the line that sums up the sweep; at ERROR, where it could not be brought to its end.
+    fn log(&self, duration_s: u64, incomplete_because: Option<&Failure>) {
+        let Census { instances, right, wrong, waiting, stuck, blocked, left, failed, .. } =
+            &self.census;
+        let number = |by: &BTreeMap<String, u64>| by.values().sum::<u64>();
+        let (blocked, left, failed) = (number(blocked), number(left), number(failed));
+        let bare_sources = serde_json::to_string(&self.census.ranking()).unwrap_or_default();
+        let figures = format!(
+            "{instances} instances, of them {right} right ({stuck} of these stuck), {wrong} to be changed, \
+             {blocked} blocked, {left} left as they are, {waiting} waiting, {failed} failed"
+        );
+        let message = match incomplete_because {
+            None => format!("sweep completed: {figures}"),
+            Some(why) => {
+                format!("sweep not completed: its time is up after {figures}: {}", chain(why))
+            }
+        };
+        // tracing takes a level only as a constant.
+        macro_rules! line {
+            ($level:expr) => {
+                tracing::event!(
+                    $level,
+                    outcome = "sweep",
+                    sweep.asked_by = self.request.asked_by.as_str(),
+                    sweep.mode = self.mode.as_str(),
+                    sweep.completed = incomplete_because.is_none(),
+                    sweep.instances = instances,
+                    sweep.right = right,
+                    sweep.wrong = wrong,
+                    sweep.waiting = waiting,
+                    sweep.blocked = blocked,
+                    sweep.left = left,
+                    sweep.failed = failed,
+                    sweep.stuck = stuck,
+                    sweep.queued = self.queued,
+                    sweep.duration_s = duration_s,
+                    sweep.bare_sources = bare_sources,
+                    "{message}"
+                )
+            };
+        }
+        if incomplete_because.is_some() {
+            line!(tracing::Level::ERROR);
+        } else {
+            line!(tracing::Level::INFO);
+        }
+    }
+
+    fn end(self, incomplete_because: Option<&Failure>) -> Swept {
+        let totals = serde_json::to_value(Totals::from(&self.census)).unwrap_or_default();
+        let sweep = Outcome {
+            completed: incomplete_because.is_none(),
+            incomplete_because: incomplete_because.map(|why| chain(why)),
+            queued: self.queued,
+            totals,
+        };
         Swept { mode: self.mode.as_str(), sweep, instances: self.instances }
     }
 }
 
-/// A page of which each instance is decided about; or a failure that time may heal, for which the whole page is worth
-/// another try.
-fn settled(mut page: PageReport) -> Result<PageReport, Failure> {
-    let may_heal = |report: &InstanceReport| {
-        report.result.as_ref().is_err_and(|failure| match failure.waits_for(report.patience) {
-            WaitsFor::Turn | WaitsFor::Rate | WaitsFor::Calm => true,
-            WaitsFor::Repair
-            | WaitsFor::Creation
-            | WaitsFor::Cooldown
-            | WaitsFor::Verification
-            | WaitsFor::Right
-            | WaitsFor::Nothing => false,
-        })
-    };
-    match page.reports.iter().position(may_heal) {
-        Some(place) => {
-            Err(page.reports.swap_remove(place).result.err().unwrap_or(Failure::OutOfTime))
-        }
-        None => Ok(page),
+/// Whether a list's failure, which was tried again as long as there was time, may yet heal.
+fn is_out_of_time(error: &CloudError) -> bool {
+    match error.kind {
+        ErrorKind::Throttled
+        | ErrorKind::Transient
+        | ErrorKind::Unreadable
+        | ErrorKind::Conflict => true,
+        ErrorKind::InstanceNotFound
+        | ErrorKind::ProfileNotFound
+        | ErrorKind::Denied(_)
+        | ErrorKind::Rejected => false,
+    }
+}
+
+/// The most instances that a page may have in a function of this memory: all that EC2 gives from 384 MB on.
+fn max_rows(memory_mb: Option<u64>) -> usize {
+    let Some(memory) = memory_mb.map(|mb| mb << 20) else { return *ROWS_PER_PAGE.end() };
+    let rows = memory.saturating_sub(MEMORY_BESIDES) / MEMORY_PER_ROW;
+    let rows = usize::try_from(rows).unwrap_or(usize::MAX);
+    rows.clamp(*ROWS_PER_PAGE.start(), *ROWS_PER_PAGE.end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heavy_pages_fit_the_functions_memory() {
+        let rows = [None, Some(128), Some(256), Some(384), Some(512), Some(3008), Some(0)];
+        assert_eq!(rows.map(max_rows), [1000, 219, 638, 1000, 1000, 1000, 5]);
     }
 }

@@ -1,40 +1,72 @@
 //! One page of a fleet as a `Cloud`: what was read about its instances is not asked for again.
 
 use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::cloud::{Cloud, CloudError, ErrorKind, Operation};
-use crate::model::{
-    Association, AssociationId, Instance, InstanceFacts, InstanceId, Profile, ProfileName, Tags,
-};
+use crate::model::{Association, AssociationId, Instance, InstanceId, Profile, ProfileName, Tags};
 
-/// What a page showed; IAM is asked as ever.
-pub struct Snapshot<'a, C> {
-    /// Where to ask for what the page does not show.
-    pub cloud: &'a C,
-    /// The instances of the page.
-    pub facts: HashMap<InstanceId, InstanceFacts>,
+/// What a page showed; for the rest, EC2 and IAM are asked as ever.
+#[derive(Debug)]
+pub(super) struct Snapshot<'a, C> {
+    cloud: &'a C,
+    instances: HashMap<InstanceId, Instance>,
+    /// The associations in force, where the whole list of them is known.
+    listed: Option<&'a HashMap<InstanceId, Association>>,
+    /// The second reads of tags so far.
+    tags: Mutex<HashMap<InstanceId, Tags>>,
 }
 
-impl<C> Snapshot<'_, C> {
-    fn of<T>(&self, ids: &[InstanceId], part: impl Fn(&InstanceFacts) -> Option<T>) -> Vec<T> {
-        ids.iter().filter_map(|id| self.facts.get(id).and_then(&part)).collect()
+impl<'a, C> Snapshot<'a, C> {
+    pub(super) fn new(
+        cloud: &'a C,
+        instances: Vec<Instance>,
+        listed: Option<&'a HashMap<InstanceId, Association>>,
+    ) -> Self {
+        let instances = instances.into_iter().map(|instance| (instance.id.clone(), instance));
+        Self { cloud, instances: instances.collect(), listed, tags: Mutex::default() }
+    }
+
+    fn second_reads(&self) -> MutexGuard<'_, HashMap<InstanceId, Tags>> {
+        self.tags.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The tags that are known without another call. Those that a page shows are believed: a second read of each would be a
+    /// call for each, what is found so is a finding, and before anything is written both are read again.
+    fn known_tags(&self, id: &InstanceId) -> Option<Tags> {
+        let shown = self.instances.get(id).map(|instance| &instance.tags);
+        shown.filter(|tags| !tags.is_empty()).cloned().or_else(|| {
+            // One lock for each id is as good: nobody else asks about it.
+            self.second_reads().get(id).cloned()
+        })
     }
 }
 
 impl<C: Cloud> Cloud for Snapshot<'_, C> {
     async fn instances(&self, ids: &[InstanceId]) -> Result<Vec<Instance>, CloudError> {
-        Ok(self.of(ids, |facts| Some(facts.instance.clone())))
+        Ok(ids.iter().filter_map(|id| self.instances.get(id)).cloned().collect())
     }
 
     async fn associations(&self, ids: &[InstanceId]) -> Result<Vec<Association>, CloudError> {
-        Ok(self.of(ids, |facts| facts.association.clone()))
+        match self.listed {
+            Some(listed) => Ok(ids.iter().filter_map(|id| listed.get(id)).cloned().collect()),
+            None => self.cloud.associations(ids).await,
+        }
     }
 
-    /// The same tags again: a fleet of untagged instances would take a call for each. What is found so is a finding, and
-    /// before anything is taken away the second witness is heard.
+    /// Instances whose page shows no tags are asked about once, all of them together.
     async fn tags(&self, ids: &[InstanceId]) -> Result<HashMap<InstanceId, Tags>, CloudError> {
-        let shown = |id: &InstanceId| Some((id.clone(), self.facts.get(id)?.instance.tags.clone()));
-        Ok(ids.iter().filter_map(shown).collect())
+        let unknown: Vec<_> =
+            ids.iter().filter(|id| self.known_tags(id).is_none()).cloned().collect();
+        if !unknown.is_empty() {
+            let mut found = self.cloud.tags(&unknown).await?;
+            let answers = unknown.into_iter().map(|id| {
+                let tags = found.remove(&id).unwrap_or_default();
+                (id, tags)
+            });
+            self.second_reads().extend(answers);
+        }
+        Ok(ids.iter().filter_map(|id| Some((id.clone(), self.known_tags(id)?))).collect())
     }
 
     async fn profile(&self, name: &ProfileName) -> Result<Option<Profile>, CloudError> {

@@ -150,9 +150,24 @@ impl Fleet for FakeCloud {
         &self,
         filters: &[Filter],
         from: Option<&str>,
+        rows: usize,
     ) -> Result<Page<Instance>, CloudError> {
         network().await;
+        let takes_per_row = self.world().pages.takes_per_row;
+        tokio::time::sleep(takes_per_row * u32::try_from(rows).unwrap()).await;
         let mut world = self.world();
+        world.pages.asked.push(rows);
+        let fails = |kind, why| CloudError::new(Operation::DescribeInstances, kind, None, why);
+        if world.pages.readable_up_to.is_some_and(|most| rows > most) {
+            return Err(fails(ErrorKind::Unreadable, "no XML"));
+        }
+        let from = match from.and_then(|token| token.split_once(" by ")) {
+            Some((_, size)) if size != rows.to_string() => {
+                return Err(fails(ErrorKind::Rejected, "a token for pages of another size"));
+            }
+            Some((place, _)) => Some(place),
+            None => from,
+        };
         let ids: Vec<_> = world.instances.keys().cloned().collect();
         let found = world.describe_instances(&ids);
         let found = found.map_err(failed(Operation::DescribeInstances))?;
@@ -162,18 +177,27 @@ impl Fleet for FakeCloud {
                 instance.tags.get(key).is_some_and(|value| filter.values.contains(value))
             })
         };
-        let found: Vec<_> = found.into_iter().map(instance).filter(passes).collect();
-        let (rows, next) = world.page(found, from);
-        Ok(Page { rows, next })
+        let mut found: Vec<_> = found.into_iter().map(instance).filter(passes).collect();
+        if world.pages.twice {
+            found = found.into_iter().flat_map(|found| [found.clone(), found]).collect();
+        }
+        let (shown, next) = world.page(found, from, rows);
+        let bound = |place| {
+            if world.pages.tokens_know_the_size { format!("{place} by {rows}") } else { place }
+        };
+        Ok(Page { rows: shown, next: next.map(bound) })
     }
 
     async fn associations_page(&self, from: Option<&str>) -> Result<Page<Association>, CloudError> {
         network().await;
+        let takes = self.world().pages.of_associations_takes;
+        tokio::time::sleep(takes).await;
         let mut world = self.world();
         let ids: Vec<_> = world.instances.keys().cloned().collect();
         let rows = world.describe_associations(&ids);
         let rows = rows.map_err(failed(Operation::DescribeIamInstanceProfileAssociations))?;
-        let (rows, next) = world.page(rows.into_iter().map(association).collect(), from);
+        let rows = rows.into_iter().map(|row| association(row, world.is_undated));
+        let (rows, next) = world.page(rows.collect(), from, 1000);
         Ok(Page { rows, next })
     }
 }
@@ -190,9 +214,10 @@ impl Cloud for FakeCloud {
 
     async fn associations(&self, ids: &[InstanceId]) -> Result<Vec<Association>, CloudError> {
         network().await;
-        let rows = self.world().describe_associations(&texts(ids));
+        let mut world = self.world();
+        let rows = world.describe_associations(&texts(ids));
         let rows = rows.map_err(failed(Operation::DescribeIamInstanceProfileAssociations))?;
-        Ok(rows.into_iter().map(association).collect())
+        Ok(rows.into_iter().map(|row| association(row, world.is_undated)).collect())
     }
 
     async fn tags(&self, ids: &[InstanceId]) -> Result<HashMap<InstanceId, Tags>, CloudError> {
@@ -220,7 +245,7 @@ impl Cloud for FakeCloud {
     ) -> Result<Option<Association>, CloudError> {
         network().await;
         let done = self.world().associate(instance.as_str(), profile_arn);
-        done.map(|row| Some(association(row)))
+        done.map(|row| Some(association(row, false)))
             .map_err(failed(Operation::AssociateIamInstanceProfile))
     }
 
@@ -231,7 +256,7 @@ impl Cloud for FakeCloud {
     ) -> Result<Option<Association>, CloudError> {
         network().await;
         let done = self.world().replace(row.as_str(), profile_arn);
-        done.map(|row| Some(association(row)))
+        done.map(|row| Some(association(row, false)))
             .map_err(failed(Operation::ReplaceIamInstanceProfileAssociation))
     }
 
@@ -273,14 +298,14 @@ fn instance(found: world::Instance) -> Instance {
     }
 }
 
-fn association(row: world::Association) -> Association {
+fn association(row: world::Association, is_undated: bool) -> Association {
     Association {
         id: AssociationId::parse(&row.id).unwrap(),
         instance: InstanceId::parse(&row.instance).unwrap(),
         profile_arn: row.arn,
         profile_id: Some(ProfileId::parse(&row.profile_id).unwrap()),
         state: AssociationState::from_ec2(&row.state),
-        since: Some(nanoseconds(row.timestamp)),
+        since: (!is_undated).then(|| nanoseconds(row.timestamp)),
     }
 }
 

@@ -125,8 +125,9 @@ impl<C: Fleet> Fleet for Faulty<C> {
         &self,
         filters: &[Filter],
         from: Option<&str>,
+        rows: usize,
     ) -> Result<Page<Instance>, CloudError> {
-        let call = self.cloud.instances_page(filters, from);
+        let call = self.cloud.instances_page(filters, from, rows);
         self.through(Operation::DescribeInstances, call).await
     }
 

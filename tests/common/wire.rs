@@ -103,6 +103,8 @@ struct Shared {
     pages: Mutex<HashMap<String, Rest>>,
     /// Whether instances are shown with all that EC2 says about them.
     in_full: AtomicBool,
+    /// The least bytes that EC2 says about an instance in full.
+    weight: AtomicUsize,
     tokens: AtomicU32,
     /// The longest that a request is under way, each way.
     jitter: Mutex<Duration>,
@@ -168,6 +170,7 @@ impl Wire {
             buckets: Mutex::default(),
             pages: Mutex::default(),
             in_full: AtomicBool::new(false),
+            weight: AtomicUsize::new(0),
             tokens: AtomicU32::new(0),
             jitter: Mutex::default(),
         });
@@ -231,6 +234,12 @@ impl Wire {
     /// Instances are shown with all that EC2 says about them, not only with what is read of it.
     pub fn in_full(self) -> Self {
         self.shared.in_full.store(true, Ordering::SeqCst);
+        self
+    }
+
+    /// EC2 says at least so many bytes about an instance in full: one with as many addresses.
+    pub fn weighing(self, bytes: usize) -> Self {
+        self.shared.weight.store(bytes, Ordering::SeqCst);
         self
     }
 
@@ -601,7 +610,9 @@ impl Shared {
                 let in_full = self.in_full.load(Ordering::SeqCst);
                 let (rows, token) = self.page(&parameters, &mut world, |world| {
                     let found = world.describe_instances(&ids)?;
-                    Ok(found.iter().map(|instance| reservation(instance, in_full)).collect())
+                    let weight = self.weight.load(Ordering::SeqCst);
+                    let whole = |instance| full::heavy(reservation(instance, in_full), weight);
+                    Ok(found.iter().map(whole).collect())
                 })?;
                 Ok(ec2_answer(action, &format!("<reservationSet>{rows}</reservationSet>{token}")))
             }
@@ -672,8 +683,7 @@ impl Shared {
         world: &mut World,
         list: impl FnOnce(&mut World) -> Result<Vec<String>, AwsError>,
     ) -> Result<(String, String), AwsError> {
-        // Nobody asks for less than EC2's most, and a page of the world's is never more.
-        assert_eq!(parameters.max_results()?, 1000);
+        let most = parameters.max_results()?;
         let mut pages = self.pages.lock().unwrap();
         let (all, from) = match parameters.0.get("NextToken") {
             None => (Arc::new(list(world)?), None),
@@ -683,7 +693,8 @@ impl Shared {
                 (all, Some(from))
             }
         };
-        let (rows, next) = world.page(all.iter().map(String::as_str).collect(), from.as_deref());
+        let (rows, next) =
+            world.page(all.iter().map(String::as_str).collect(), from.as_deref(), most);
         let rows = rows.concat();
         let Some(next) = next else { return Ok((rows, String::new())) };
         // With characters that must survive form encoding.

@@ -107,6 +107,23 @@ impl Role {
     }
 }
 
+/// How pages of all instances come.
+#[derive(Debug, Default)]
+pub struct Pages {
+    /// How long one takes for each of its rows.
+    pub takes_per_row: Duration,
+    /// How long a page of all associations takes.
+    pub of_associations_takes: Duration,
+    /// One with more rows than this cannot be read.
+    pub readable_up_to: Option<usize>,
+    /// A token is good for pages of the size with which it was given, and for no other.
+    pub tokens_know_the_size: bool,
+    /// Each instance is shown twice.
+    pub twice: bool,
+    /// The rows that were asked for.
+    pub asked: Vec<usize>,
+}
+
 type Hook = Box<dyn FnOnce(&mut World) + Send>;
 
 /// The world. Make one with its sentences: `World::new().profile("web").running(id, Some("web"), None)`.
@@ -123,8 +140,12 @@ pub struct World {
     /// Whether Replace mends an association with a profile that was made again; nobody outside AWS knows.
     pub replace_mends_recreated: bool,
     counter: u32,
-    /// Rows that a list of everything shows at once; 0 stands for EC2's thousand.
+    /// Rows that a list of everything shows at once, though more are asked for; 0 stands for EC2's thousand.
     pub rows_per_page: usize,
+    /// How each page of instances comes.
+    pub pages: Pages,
+    /// EC2 says of no association since when it is as it is.
+    pub is_undated: bool,
     /// Instances whose new associations EC2 never puts into force.
     pub sticking: BTreeSet<String>,
     /// Profiles whose role the caller may not pass.
@@ -142,13 +163,24 @@ impl World {
         self
     }
 
-    /// One page of a list of everything. The token is the place where the next begins.
-    pub fn page<T>(&self, all: Vec<T>, from: Option<&str>) -> (Vec<T>, Option<String>) {
-        let rows = if self.rows_per_page == 0 { 1000 } else { self.rows_per_page };
+    /// One page of a list of everything, of so many rows. The token is the place where the next begins.
+    pub fn page<T>(
+        &self,
+        all: Vec<T>,
+        from: Option<&str>,
+        rows: usize,
+    ) -> (Vec<T>, Option<String>) {
+        let rows = if self.rows_per_page == 0 { rows } else { rows.min(self.rows_per_page) };
         let begin: usize = from.map_or(0, |token| token.parse().unwrap());
         let next = begin + rows;
         let token = (next < all.len()).then(|| next.to_string());
         (all.into_iter().skip(begin).take(rows).collect(), token)
+    }
+
+    /// Whose pages of instances take this long for each row.
+    pub fn with_heavy_instances(mut self, takes_per_row: Duration) -> Self {
+        self.pages.takes_per_row = takes_per_row;
+        self
     }
 
     /// A usable profile at the root path.

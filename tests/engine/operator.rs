@@ -271,12 +271,12 @@ async fn a_sweep_that_ended_reports_its_totals_and_its_zeros() {
         .running("i-00000000000000001", Some("admin"), None)
         .running("i-00000000000000002", Some(""), None);
     let function = Function::over(FakeCloud::of(fleet));
-    function.invoke(&json!({ "sweep": {} })).await.unwrap();
+    function.invoke(&json!({ "sweep": {}, "scheduled": true })).await.unwrap();
     assert_eq!(
         function.take_metrics(),
         [
             json!({
-                "SweepCompleted": 1, "SweptInstances": 4, "SweptRight": 1, "SweptWrong": 1, "SweptBlocked": 2,
+                "SweepCompleted": 1, "SweepIncomplete": 0, "SweptInstances": 4, "SweptRight": 1, "SweptWrong": 1, "SweptBlocked": 2,
                 "SweptLeft": 0, "SweptFailed": 0, "SweptStuck": 0,
             }),
             json!({ "Blocked": 1, "Reason": "invalid-profile" }),
@@ -294,7 +294,7 @@ async fn a_right_that_a_sweep_lacked_counts_as_it_does_for_an_event() {
         .running(OTHER, None, None)
         .denying(Call::GetInstanceProfile, denied);
     let function = Function::over(FakeCloud::of(fleet));
-    function.invoke(&json!({ "sweep": {} })).await.unwrap();
+    function.invoke(&json!({ "sweep": {}, "scheduled": true })).await.unwrap();
     let metrics = function.take_metrics();
     assert_eq!((&metrics[0]["SweptFailed"], &metrics[0]["SweptLeft"]), (&json!(1), &json!(1)));
     assert_eq!(metrics[1..], [json!({ "Failed": 1, "ErrorType": "Denied" })]);
@@ -504,7 +504,8 @@ async fn a_bus_that_fails_or_hangs_changes_no_answer_and_is_counted() {
         // A sweep ends all the same.
         cloud.queues().fail = false;
         cloud.queues().bus_hangs = true;
-        let answer = function.invoke(&json!({ "sweep": {} })).await.unwrap();
+        let payload = json!({ "sweep": {}, "scheduled": true });
+        let answer = function.invoke(&payload).await.unwrap();
         assert_eq!(answer["sweep"]["completed"], true);
         let metrics = function.take_metrics();
         assert_eq!(metrics.last().unwrap(), &json!({ "NotificationsFailed": 1 }));
@@ -561,7 +562,7 @@ async fn the_end_of_a_sweep_is_told() {
         [(
             Kind::SweepCompleted,
             json!({
-                "version": "1", "mode": "enforce", "filters": {}, "duration-s": 0, "instances": 2, "right": 1, "wrong": 0,
+                "version": "1", "mode": "enforce", "asked-by": "person", "filters": {}, "duration-s": 0, "instances": 2, "right": 1, "wrong": 0,
                 "waiting": 0, "stuck": 0, "blocked": { "not-allowed": 1 }, "left": {}, "failed": {},
                 "bare-sources": [],
             })

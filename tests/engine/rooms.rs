@@ -67,7 +67,8 @@ fn forbidden(file: &str) -> &'static [&'static str] {
         "flapping.rs" | "own_queue.rs" => {
             &["aws_", "std::env", "lambda_runtime", "SystemTime", "crate::decide"]
         }
-        "sweep.rs" | "sweep/snapshot.rs" => &[
+        "sweep.rs" | "sweep/list.rs" | "sweep/page_size.rs" | "sweep/seen.rs"
+        | "sweep/snapshot.rs" => &[
             "aws_sdk_",
             "aws_config",
             "std::env",
@@ -76,6 +77,8 @@ fn forbidden(file: &str) -> &'static [&'static str] {
             "decide(",
             "crate::event",
             "crate::handler",
+            "crate::queue::Queues",
+            "crate::queue::Outgoing",
         ],
         "cloud/codes.rs" => {
             &["aws_sdk_", "aws_config", "tokio", "tracing", "std::env", "async ", "crate::decide"]

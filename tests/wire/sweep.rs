@@ -12,27 +12,29 @@ use crate::common::wire::sqs::QUEUE;
 use crate::common::wire::{Fault, Wire};
 use crate::{
     ASSOCIATIONS, INSTANCES, ONE, SEND, THREE, THROTTLED, TWO, a_world, associated, batch,
-    batch_failures, function_with, timed,
+    batch_failures, function_with, running, timed,
 };
 
+const OF_512_MB: (&str, &str) = ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "512");
 const TELL: &str = "PutEvents";
 const NAME: &str = "auto-instance-profile";
 
 #[tokio::test]
-async fn ten_thousand_right_instances_cost_twenty_lists_and_fit_into_the_smallest_function() {
+async fn ten_thousand_right_instances_cost_twenty_lists() {
     const MEMORY: u64 = 64 << 20;
     let fleet =
         (0..10_000).fold(a_world(), |world, n| world.running(&id(n), Some("web"), Some("web")));
     let wire = Wire::serve(fleet).await.in_full();
-    let mut function = function_sweeping(&wire, &[]).await;
-    let invocation = Invocation::of(json!({ "sweep": {} })).due_in(Duration::from_mins(5));
+    let mut function = function_sweeping(&wire, &[OF_512_MB]).await;
+    let payload = json!({ "sweep": {}, "scheduled": true });
+    let invocation = Invocation::of(payload).due_in(Duration::from_mins(5));
     let answer = function.take(invocation).await.unwrap();
     assert_eq!(
         answer,
         json!({
             "mode": "enforce",
             "sweep": {
-                "completed": true, "queued": 0, "parts": 1,
+                "completed": true, "queued": 0,
                 "instances": 10_000, "right": 10_000, "wrong": 0, "waiting": 0, "stuck": 0,
                 "blocked": {}, "left": {}, "failed": {}, "bare-sources": [],
             },
@@ -65,14 +67,14 @@ async fn ten_thousand_right_instances_cost_twenty_lists_and_fit_into_the_smalles
     assert_eq!(
         metrics,
         &json!({
-            "SweepCompleted": 1, "SweptInstances": 10_000, "SweptRight": 10_000, "SweptWrong": 0,
+            "SweepCompleted": 1, "SweepIncomplete": 0, "SweptInstances": 10_000, "SweptRight": 10_000, "SweptWrong": 0,
             "SweptBlocked": 0, "SweptLeft": 0, "SweptFailed": 0, "SweptStuck": 0,
         })
     );
     let [summary] = &summaries(&log)[..] else { panic!("one summary: {log:#?}") };
     assert_eq!(
-        (&summary["sweep.instances"], &summary["sweep.right"], &summary["sweep.parts"]),
-        (&json!(10_000), &json!(10_000), &json!(1))
+        (&summary["sweep.instances"], &summary["sweep.right"], &summary["sweep.asked_by"]),
+        (&json!(10_000), &json!(10_000), &json!("schedule"))
     );
 }
 
@@ -86,8 +88,7 @@ async fn what_is_wrong_is_queued_told_brought_right_and_told_again() {
         .running(THREE, Some("admin"), Some("old"));
     let wire = Wire::serve(world).await;
     let mut function = function_sweeping(&wire, &[]).await;
-    let messages = batch(&[("sweep", json!({ "sweep": {} }))]);
-    assert_eq!(batch_failures(&function.invoke(messages).await.unwrap()), [""; 0]);
+    function.invoke(json!({ "sweep": {} })).await.unwrap();
     assert_eq!(wire.writes(), []);
     let [sent] = &wire.sent()[..] else { panic!("one call: {:?}", wire.sent()) };
     let [body] = &sent[..] else { panic!("one message: {sent:?}") };
@@ -140,9 +141,8 @@ async fn metrics_are_lines_of_their_own_whatever_the_logs_format() {
         let wire = Wire::serve(a_world().running(ONE, Some("web"), None)).await;
         let settings = [("AWS_LAMBDA_LOG_FORMAT", format), ("AWS_LAMBDA_LOG_LEVEL", level)];
         let mut function = function_sweeping(&wire, &settings).await;
-        for event in
-            [json!({ "sweep": {} }), json!({ "instance-ids": [ONE] }), json!({ "sweep": {} })]
-        {
+        let sweep = json!({ "sweep": {}, "scheduled": true });
+        for event in [sweep.clone(), json!({ "instance-ids": [ONE] }), sweep] {
             function.invoke(event).await.unwrap();
         }
         let log = function.stop().await;
@@ -235,7 +235,8 @@ async fn an_association_that_ec2_does_not_put_into_force_is_told_as_an_error() {
         .started(TWO, hour);
     let wire = Wire::serve(world).await;
     let mut function = function_sweeping(&wire, &[]).await;
-    let answer = function.invoke(json!({ "sweep": {} })).await.unwrap();
+    let payload = json!({ "sweep": {}, "scheduled": true });
+    let answer = function.invoke(payload).await.unwrap();
     assert_eq!((&answer["sweep"]["stuck"], &answer["sweep"]["right"]), (&json!(1), &json!(2)));
     assert_eq!(wire.sent().len(), 0);
     let log = lines(function).await;
@@ -246,27 +247,38 @@ async fn an_association_that_ec2_does_not_put_into_force_is_told_as_an_error() {
 }
 
 #[tokio::test]
-async fn a_sweep_that_is_short_of_time_goes_on_by_its_own_message() {
-    let fleet = (0..5).fold(a_world(), |world, n| world.running(&id(n), Some("web"), None));
-    let wire = Wire::serve(fleet).await.in_pages_of(2);
+async fn a_sweep_sent_to_the_queue_is_refused_and_holds_nothing_back() {
+    let wire = Wire::serve(a_world().running(ONE, Some("web"), None)).await;
     let mut function = function_sweeping(&wire, &[]).await;
-    let mut body = json!({ "sweep": {} });
-    for part in 1..=3 {
-        let before = wire.sent().len();
-        let messages = Invocation::of(batch(&[("sweep", body)])).due_in(Duration::from_secs(10));
-        assert_eq!(batch_failures(&function.take(messages).await.unwrap()), [""; 0]);
-        let sent: Vec<String> = wire.sent()[before..].concat();
-        let is_continuation = |body: &&String| body.contains("progress");
-        let continuation = sent.iter().find(is_continuation);
-        assert_eq!(continuation.is_some(), part < 3, "{part}: {sent:?}");
-        body = continuation.map_or(Value::Null, |body| serde_json::from_str(body).unwrap());
-    }
-    let sent: Vec<String> = wire.sent().concat();
-    let found: Vec<_> = sent.into_iter().filter(|body| !body.contains("progress")).collect();
-    assert_eq!(instances_of(&found), (0..5).map(id).collect::<Vec<_>>(), "each once");
+    let messages = batch(&[("sweep", json!({ "sweep": {} })), ("one", running(ONE))]);
+    // Without a dead-letter queue of its own the queue gives it up.
+    assert_eq!(batch_failures(&function.invoke(messages).await.unwrap()), ["sweep"]);
+    assert_eq!(wire.writes(), [associated(ONE, "web")]);
     let log = lines(function).await;
-    let [end] = &summaries(&log)[..] else { panic!("one end: {log:#?}") };
-    assert_eq!((&end["sweep.instances"], &end["sweep.parts"]), (&json!(5), &json!(3)));
+    let says_so = |line: &&Value| {
+        line["message"].as_str().is_some_and(|text| text.contains("invoke the sweep function"))
+    };
+    assert_eq!(log.iter().filter(says_so).count(), 1, "{log:#?}");
+}
+
+#[tokio::test]
+async fn pages_of_the_heaviest_instances_fit_the_functions_memory() {
+    for (memory, instances, bytes) in [("128", 500, 80_000), ("512", 1_000, 30_000)] {
+        let fleet = (0..instances)
+            .fold(a_world(), |world, n| world.running(&id(n), Some("web"), Some("web")));
+        let wire = Wire::serve(fleet).await.in_full().weighing(bytes);
+        let settings = [("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", memory)];
+        let mut function = function_sweeping(&wire, &settings).await;
+        let invocation = Invocation::of(json!({ "sweep": {} })).due_in(Duration::from_mins(15));
+        let answer = function.take(invocation).await.unwrap();
+        assert_eq!(
+            (&answer["sweep"]["completed"], &answer["sweep"]["right"]),
+            (&json!(true), &json!(instances))
+        );
+        let limit = memory.parse::<u64>().unwrap() << 20;
+        let peak = function.peak_memory();
+        assert!(peak.is_none_or(|peak| peak < limit), "{memory} MB: {peak:?} bytes");
+    }
 }
 
 #[tokio::test]
@@ -284,14 +296,9 @@ async fn a_page_that_comes_spoilt_is_asked_for_again_and_never_taken_for_an_empt
                 (0..4).fold(a_world(), |world, n| world.running(&id(n), Some("web"), Some("web")));
             let wire = Wire::serve(world).await.in_pages_of(2).once(action, fault.clone());
             let mut function = function_sweeping(&wire, &[]).await;
-            let body = json!({ "sweep": {} });
-            let mut left = 3;
-            while batch_failures(&function.invoke(batch(&[("m", body.clone())])).await.unwrap())
-                .contains(&"m")
-            {
-                left -= 1;
-                assert!(left > 0, "{action} {fault:?}");
-            }
+            let invocation = Invocation::of(json!({ "sweep": {} })).due_in(Duration::from_mins(15));
+            let answer = function.take(invocation).await.unwrap();
+            assert_eq!(answer["sweep"]["completed"], true, "{action} {fault:?}");
             // A list that was cut would have all of them bare, or nobody there.
             assert_eq!(wire.sent().len(), 0, "{action} {fault:?}");
             let told = wire.told().concat();
@@ -302,15 +309,16 @@ async fn a_page_that_comes_spoilt_is_asked_for_again_and_never_taken_for_an_empt
 }
 
 #[tokio::test]
-async fn what_the_queue_does_not_take_is_found_again() {
+async fn what_the_queue_does_not_take_is_sent_again() {
     let world = a_world().running(ONE, Some("web"), None).running(TWO, Some("web"), None);
     let wire = Wire::serve(world).await.once(SEND, Fault::FailsEntries(&[1], "InternalError"));
     let mut function = function_sweeping(&wire, &[]).await;
-    let messages = batch(&[("sweep", json!({ "sweep": {} }))]);
-    assert_eq!(batch_failures(&function.invoke(messages.clone()).await.unwrap()), ["sweep"]);
-    assert_eq!((instances_of(&wire.sent().concat()), wire.told().len()), (vec![ONE.to_owned()], 0));
-    assert_eq!(batch_failures(&function.invoke(messages).await.unwrap()), [""; 0]);
-    assert_eq!(instances_of(&wire.sent().concat()), [ONE, ONE, TWO]);
+    let answer = function.invoke(json!({ "sweep": {} })).await.unwrap();
+    assert_eq!(
+        (&answer["sweep"]["completed"], &answer["sweep"]["queued"]),
+        (&json!(true), &json!(2))
+    );
+    assert_eq!(instances_of(&wire.sent().concat()), [ONE, TWO], "each once");
     let log = lines(function).await;
     let says_so = |line: &&Value| {
         line["message"]

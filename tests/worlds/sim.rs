@@ -257,6 +257,7 @@ impl Fleet for SimAws {
         &self,
         _filters: &[Filter],
         _from: Option<&str>,
+        _rows: usize,
     ) -> Result<Page<Instance>, CloudError> {
         let rows = self.instances(&self.everybody()).await?;
         Ok(Page { rows, next: None })

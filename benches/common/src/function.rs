@@ -25,9 +25,7 @@ use tokio::time::{Instant, timeout};
 use crate::share::Group;
 
 /// Longer than any step may take.
-const PATIENCE: Duration = Duration::from_mins(2);
-/// What Lambda allows an invocation, as the template sets it.
-const TIMEOUT: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(5);
 /// Log lines kept, to be shown where something goes wrong.
 const LINES: usize = 40;
 const FUNCTION: &str = "auto-instance-profile";
@@ -41,6 +39,24 @@ pub struct Program {
     pub arguments: Vec<String>,
     /// Its environment, beside what Lambda sets for every function.
     pub settings: Vec<(String, String)>,
+    /// What Lambda gives it.
+    pub size: Size,
+}
+
+/// What Lambda gives a function, as the template sets it.
+#[derive(Debug, Clone, Copy)]
+pub struct Size {
+    /// Its memory, by which its share of a processor goes.
+    pub memory_mb: u32,
+    /// How long an invocation may take.
+    pub timeout: Duration,
+}
+
+impl Size {
+    /// Of the function for events.
+    pub const EVENTS: Self = Self { memory_mb: 128, timeout: Duration::from_mins(1) };
+    /// Of the function for sweeps.
+    pub const SWEEPS: Self = Self { memory_mb: 512, timeout: Duration::from_mins(15) };
 }
 
 /// The running function. It is killed when this is dropped, and its group removed after it.
@@ -84,7 +100,11 @@ impl Function {
         let address = listener.local_addr()?.to_string();
         let (events, waiting) = mpsc::unbounded_channel();
         let (says, said) = mpsc::unbounded_channel();
-        let api = Arc::new(RuntimeApi { waiting: tokio::sync::Mutex::new(waiting), says });
+        let api = Arc::new(RuntimeApi {
+            waiting: tokio::sync::Mutex::new(waiting),
+            says,
+            timeout: program.size.timeout,
+        });
         let mut servers = JoinSet::new();
         servers.spawn(accept(listener, api));
 
@@ -94,6 +114,7 @@ impl Function {
             // Nothing of the machine's own environment: no proxy, no profile, no credentials.
             .env_clear()
             .envs(lambda_variables())
+            .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", program.size.memory_mb.to_string())
             .envs(program.settings.iter().map(|(name, value)| (name, value)))
             .env("AWS_LAMBDA_RUNTIME_API", address)
             .stdin(Stdio::null())
@@ -201,7 +222,6 @@ fn lambda_variables() -> Vec<(&'static str, &'static str)> {
         ("AWS_DEFAULT_REGION", "us-east-1"),
         ("AWS_LAMBDA_FUNCTION_NAME", FUNCTION),
         ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST"),
-        ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128"),
         ("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand"),
         ("AWS_LAMBDA_LOG_FORMAT", "JSON"),
         ("AWS_LAMBDA_LOG_LEVEL", "INFO"),
@@ -217,6 +237,7 @@ fn lambda_variables() -> Vec<(&'static str, &'static str)> {
 struct RuntimeApi {
     waiting: tokio::sync::Mutex<UnboundedReceiver<String>>,
     says: UnboundedSender<Said>,
+    timeout: Duration,
 }
 
 impl RuntimeApi {
@@ -245,7 +266,7 @@ impl RuntimeApi {
         let Some(event) = self.waiting.lock().await.recv().await else {
             return respond(410, Full::default());
         };
-        let deadline = wall_clock() + TIMEOUT;
+        let deadline = wall_clock() + self.timeout;
         let mut response = respond(200, Full::from(event));
         for (name, value) in [
             ("lambda-runtime-aws-request-id", "8476a536-e9f4-11e8-9739-2dfe598c3fcd"),

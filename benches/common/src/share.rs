@@ -9,15 +9,17 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-/// A function of 1,769 MB has one processor; one of 128 MB has this share of it (7.24 %), in each 20 ms.
+/// A function of 1,769 MB has one processor, and one of less has its share of it: with 128 MB 7.24 %.
+const MEMORY_OF_ONE_PROCESSOR_MB: u32 = 1769;
+/// Of so much time the function has its share at once.
 const PERIOD_US: u32 = 20_000;
-const QUOTA_US: u32 = PERIOD_US * 128 / 1769 + 1;
 
 /// Where groups can be made.
 #[derive(Debug, Clone)]
 pub struct Share {
     version: Version,
     parent: PathBuf,
+    quota_us: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -32,12 +34,13 @@ pub struct Group {
 }
 
 impl Share {
-    /// A place where a group can be made and limited.
-    pub fn find() -> Result<Self> {
+    /// A place where a group can be made and limited, to what a function of this memory has.
+    pub fn find(memory_mb: u32) -> Result<Self> {
+        let quota_us = PERIOD_US * memory_mb / MEMORY_OF_ONE_PROCESSOR_MB + 1;
         let mounts = fs::read_to_string("/proc/mounts").context("no control groups here")?;
         let own = fs::read_to_string("/proc/self/cgroup").context("no control groups here")?;
         let mut why = None;
-        for share in candidates(&mounts, &own) {
+        for share in candidates(&mounts, &own, quota_us) {
             match share.group() {
                 Ok(_) => return Ok(share),
                 Err(error) => why = why.or(Some(error)),
@@ -56,7 +59,8 @@ impl Share {
             Version::One => 1,
             Version::Two => 2,
         };
-        format!("{QUOTA_US} µs of each {PERIOD_US} µs, by control groups version {version}")
+        let quota_us = self.quota_us;
+        format!("{quota_us} µs of each {PERIOD_US} µs, by control groups version {version}")
     }
 
     /// A new group with the share, empty.
@@ -69,16 +73,16 @@ impl Share {
         match self.version {
             Version::One => {
                 group.set("cpu.cfs_period_us", &PERIOD_US.to_string())?;
-                group.set("cpu.cfs_quota_us", &QUOTA_US.to_string())?;
+                group.set("cpu.cfs_quota_us", &self.quota_us.to_string())?;
             }
-            Version::Two => group.set("cpu.max", &format!("{QUOTA_US} {PERIOD_US}"))?,
+            Version::Two => group.set("cpu.max", &format!("{} {PERIOD_US}", self.quota_us))?,
         }
         Ok(group)
     }
 }
 
 /// The version with the cpu controller, in our own group first: there our own limits go on to hold.
-fn candidates(mounts: &str, own: &str) -> Vec<Share> {
+fn candidates(mounts: &str, own: &str, quota_us: u32) -> Vec<Share> {
     let mut found = Vec::new();
     for mount in mounts.lines() {
         let fields: Vec<&str> = mount.split(' ').collect();
@@ -92,14 +96,14 @@ fn candidates(mounts: &str, own: &str) -> Vec<Share> {
         };
         if kind == "cgroup" && options.split(',').any(|option| option == "cpu") {
             let path = path(&|controllers| controllers.split(',').any(|one| one == "cpu"));
-            found.push(Share { version: Version::One, parent: Path::new(at).join(path) });
-            found.push(Share { version: Version::One, parent: at.into() });
+            found.push(Share { version: Version::One, parent: Path::new(at).join(path), quota_us });
+            found.push(Share { version: Version::One, parent: at.into(), quota_us });
         } else if kind == "cgroup2" {
             // A group of version 2 that holds processes has no limits to give: one above it may.
             for above in Path::new(at).join(path(&|controllers| controllers.is_empty())).ancestors()
             {
                 if above.starts_with(at) {
-                    found.push(Share { version: Version::Two, parent: above.to_owned() });
+                    found.push(Share { version: Version::Two, parent: above.to_owned(), quota_us });
                 }
             }
         }

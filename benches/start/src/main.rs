@@ -24,7 +24,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use bench_common::function::{Function, Program, Usage, wall_clock};
+use bench_common::function::{Function, Program, Size, Usage, wall_clock};
 use bench_common::run::{Scratch, progress, to_its_end, write_figures};
 use bench_common::share::Share;
 use bench_common::{machine, tls};
@@ -73,7 +73,7 @@ async fn measure(options: Options) -> Result<()> {
     let roots = scratch.file("roots.pem");
     let (tls, number_of_roots) = tls::set_up(&roots)?;
     let share = if options.share {
-        Share::find()
+        Share::find(Size::EVENTS.memory_mb)
             .inspect_err(|error| eprintln!("without Lambda's share of a processor: {error:#}"))
             .ok()
     } else {
@@ -189,6 +189,7 @@ impl Bench {
             path: contender.path.clone(),
             arguments: contender.arguments.clone(),
             settings: self.settings(),
+            size: Size::EVENTS,
         };
         let mut function = Function::start(&program, group).await?;
         let init = function.asked_first().await?;

@@ -39,6 +39,7 @@ pub struct Traffic {
 #[derive(Default)]
 struct Shared {
     instances: Mutex<usize>,
+    weight: Mutex<usize>,
     latency: Mutex<Duration>,
     traffic: Mutex<Traffic>,
 }
@@ -56,9 +57,10 @@ impl Api {
         self.endpoints.variables()
     }
 
-    /// Begins a Region of so many instances, of which each page takes EC2 this long.
-    pub fn begin(&self, instances: usize, latency: Duration) {
+    /// Begins a Region of so many instances of this weight, of which each page takes EC2 this long.
+    pub fn begin(&self, instances: usize, weight: usize, latency: Duration) {
         *lock(&self.shared.instances) = instances;
+        *lock(&self.shared.weight) = weight;
         *lock(&self.shared.latency) = latency;
         self.take_traffic();
     }
@@ -105,10 +107,13 @@ impl Services for Shared {
 impl Shared {
     /// Nothing where the call is none of a sweep's.
     fn in_ec2(&self, action: &str, given: &Parameters) -> Option<String> {
-        let (set, row): (_, fn(usize) -> String) = match action {
-            "DescribeInstances" => ("reservationSet", fleet::reservation),
+        let weight = *lock(&self.weight);
+        let (set, row): (_, &dyn Fn(usize) -> String) = match action {
+            "DescribeInstances" => {
+                ("reservationSet", &move |number| fleet::reservation(number, weight))
+            }
             "DescribeIamInstanceProfileAssociations" => {
-                ("iamInstanceProfileAssociationSet", fleet::association)
+                ("iamInstanceProfileAssociationSet", &fleet::association)
             }
             _ => return None,
         };

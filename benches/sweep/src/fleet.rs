@@ -8,8 +8,17 @@ pub const ACCOUNT: &str = "123456789012";
 pub const PROFILE: &str = "web";
 pub const PROFILE_ID: &str = "AIPA000000000001";
 
-/// What `DescribeInstances` says about an instance, by its number.
-pub fn reservation(number: usize) -> String {
+/// What `DescribeInstances` says about an instance, by its number: at least so many bytes, in hundreds of addresses.
+pub fn reservation(number: usize, weight: usize) -> String {
+    const ADDRESS: &str =
+        "<item><ipv6Address>2001:0db8:0000:0000:0000:0000:0000:0001</ipv6Address></item>";
+    let plain = plain_reservation(number);
+    let addresses = ADDRESS.repeat(weight.saturating_sub(plain.len()) / ADDRESS.len());
+    let set = format!("<ipv6AddressesSet>{addresses}</ipv6AddressesSet>");
+    plain.replacen("<ipv6AddressesSet/>", &set, 1)
+}
+
+fn plain_reservation(number: usize) -> String {
     let id = instance_id(number);
     RESERVATION
         .replace('\n', "")

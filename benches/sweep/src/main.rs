@@ -1,9 +1,8 @@
-//! What a sweep of a whole fleet costs: the built function at the processor share that Lambda gives it with 128 MB, over
+//! What a sweep of a whole fleet costs: the built function at the processor share that Lambda gives it with 512 MB, over
 //! TLS, looks at thousands of instances that are all right.
 //!
-//! Usage: `make bench-sweep`. The schedule's message begins it; what the function puts on its queue to go on comes back as
-//! the next invocation, until its log says that the sweep is complete. A sweep that has not found each instance right, or
-//! has sent or written anything else, is no measurement, and the bench says so and ends.
+//! Usage: `make bench-sweep`. It is invoked as by the schedule. A sweep that has not found each instance right, or has sent or
+//! written anything, is no measurement, and the bench says so and ends.
 #![expect(clippy::print_stdout, reason = "the tables are what it is for")]
 
 mod api;
@@ -17,7 +16,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use bench_common::function::{Function, Program, wall_clock};
+use bench_common::function::{Function, Program, Size};
 use bench_common::run::{Scratch, progress, to_its_end, write_figures};
 use bench_common::share::Share;
 use bench_common::{machine, tls};
@@ -29,16 +28,13 @@ use crate::options::{Fleet, Options};
 
 const BENCH: &str = "sweep-bench";
 const QUEUE: &str = "auto-instance-profile-queue";
-/// A sweep that needs more invocations than this does not get on.
-const MOST_PARTS: usize = 1000;
 /// Several of the share's periods between two sweeps, so that none lives on what the one before it left over.
 const GAP: Duration = Duration::from_millis(200);
 
-/// One sweep, from the schedule's message to the line that says it is complete.
+/// One sweep: one invocation.
 #[derive(Debug, Clone)]
 struct Sweep {
-    /// The time of each invocation.
-    parts: Vec<Duration>,
+    time: Duration,
     cpu: Duration,
     /// EC2's and IAM's calls that read.
     reads: usize,
@@ -72,7 +68,7 @@ async fn measure(options: Options) -> Result<()> {
     let roots = scratch.file("roots.pem");
     let (tls, _) = tls::set_up(&roots)?;
     let share = if options.share {
-        Share::find()
+        Share::find(Size::SWEEPS.memory_mb)
             .inspect_err(|error| eprintln!("without Lambda's share of a processor: {error:#}"))
             .ok()
     } else {
@@ -103,12 +99,13 @@ async fn measure(options: Options) -> Result<()> {
 impl Bench {
     /// Starts a fresh process and has it sweep a fleet, again and again.
     async fn figures_of(&self, fleet: Fleet) -> Result<Figures> {
-        let Fleet { instances, latency, sweeps: number_of_sweeps } = fleet;
-        self.api.begin(instances, latency);
+        let Fleet { instances, weight, latency, sweeps: number_of_sweeps } = fleet;
+        self.api.begin(instances, weight, latency);
         let group = self.share.as_ref().map(Share::group).transpose()?;
         let path = self.options.function.canonicalize();
         let path = path.with_context(|| self.options.function.display().to_string())?;
-        let program = Program { path, arguments: Vec::new(), settings: self.settings() };
+        let program =
+            Program { path, arguments: Vec::new(), settings: self.settings(), size: Size::SWEEPS };
         let mut function = Function::start(&program, group).await?;
         function.asked_first().await?;
         let mut sweeps = Vec::new();
@@ -122,35 +119,24 @@ impl Bench {
         Ok(Figures { fleet, sweeps, peak_memory })
     }
 
-    /// One sweep, with all its parts.
+    /// One sweep, as the schedule asks for it.
     async fn sweep(&self, function: &mut Function, instances: usize) -> Result<Sweep> {
         self.api.take_traffic();
         let before = function.usage().cpu;
-        let mut sweep = Sweep { parts: Vec::new(), cpu: Duration::ZERO, reads: 0, bytes: 0 };
-        let mut message = json!({ "sweep": {} }).to_string();
-        loop {
-            let time = function.handle(&event(&message)).await?;
-            sweep.parts.push(time);
-            function.asked().await?;
-            let Traffic { calls, bytes, mut messages } = self.api.take_traffic();
-            for (call, times) in &calls {
-                match call.as_str() {
-                    "DescribeInstances"
-                    | "DescribeIamInstanceProfileAssociations"
-                    | "GetInstanceProfile" => sweep.reads += times,
-                    "ChangeMessageVisibilityBatch" | "SendMessageBatch" => (),
-                    _ => bail!("{call}, {times} times{}", function.log()),
-                }
+        let time = function.handle(&json!({ "sweep": {}, "scheduled": true })).await?;
+        function.asked().await?;
+        let Traffic { calls, bytes, messages } = self.api.take_traffic();
+        let mut reads = 0;
+        for (call, times) in &calls {
+            match call.as_str() {
+                "DescribeInstances"
+                | "DescribeIamInstanceProfileAssociations"
+                | "GetInstanceProfile" => reads += times,
+                _ => bail!("{call}, {times} times{}", function.log()),
             }
-            sweep.bytes += bytes;
-            match (messages.pop(), messages.is_empty()) {
-                (None, _) => break,
-                (Some(next), true) if next.contains("\"sweep\"") => message = next,
-                (Some(other), _) => bail!("it put on its queue {other}"),
-            }
-            ensure!(sweep.parts.len() < MOST_PARTS, "{} parts and no end", sweep.parts.len());
         }
-        sweep.cpu = function.usage().cpu.saturating_sub(before);
+        ensure!(messages.is_empty(), "it put on its queue {messages:?}");
+        let sweep = Sweep { time, cpu: function.usage().cpu.saturating_sub(before), reads, bytes };
         // The summary's line may still be on its way.
         sleep(Duration::from_millis(20)).await;
         let log = function.log();
@@ -162,7 +148,7 @@ impl Bench {
             let found = &summary[format!("sweep.{field}")];
             ensure!(*found == json!(wanted), "sweep.{field} is {found}, not {wanted}{log}");
         }
-        ensure!(summary["sweep.parts"] == json!(sweep.parts.len()), "other parts{log}");
+        ensure!(summary["sweep.completed"] == json!(true), "it has not ended{log}");
         Ok(sweep)
     }
 
@@ -192,37 +178,11 @@ impl Bench {
     }
 }
 
-/// A batch with one message.
-fn event(body: &str) -> Value {
-    let now = wall_clock().as_millis();
-    json!({
-        "Records": [{
-            "messageId": "059f36b4-87a3-44ab-83d2-661975830a7d",
-            "receiptHandle": "AQEBwJnKyrHigUMZj6rYigCgxlaS3SLy0a1CRpBMBd1q0FfzKp2qOH3hBhF5sYtT0n6bFvvx2bq0mT",
-            "body": body,
-            "attributes": {
-                "ApproximateReceiveCount": "1",
-                "SentTimestamp": now.to_string(),
-                "SenderId": "AIDAIENQZJOLO23YVJ4VO",
-                "ApproximateFirstReceiveTimestamp": now.to_string(),
-            },
-            "messageAttributes": {},
-            "md5OfBody": "e3f395950136405219e6c906cf4630d5",
-            "eventSource": "aws:sqs",
-            "eventSourceARN": format!("arn:aws:sqs:us-east-1:{}:{QUEUE}", fleet::ACCOUNT),
-            "awsRegion": "us-east-1",
-        }]
-    })
-}
-
 impl Figures {
     fn json(&self) -> Value {
-        let seconds = |times: &[Duration]| -> Vec<f64> {
-            times.iter().map(|time| time.as_secs_f64()).collect()
-        };
         let sweeps = self.sweeps.iter().map(|sweep| {
             json!({
-                "parts_s": seconds(&sweep.parts),
+                "time_s": sweep.time.as_secs_f64(),
                 "cpu_s": sweep.cpu.as_secs_f64(),
                 "reads": sweep.reads,
                 "bytes": sweep.bytes,
@@ -230,6 +190,7 @@ impl Figures {
         });
         json!({
             "instances": self.fleet.instances,
+            "bytes_each": self.fleet.weight,
             "page_ms": u64::try_from(self.fleet.latency.as_millis()).unwrap_or_default(),
             "peak_memory_bytes": self.peak_memory,
             "sweeps": sweeps.collect::<Vec<_>>(),

@@ -3,18 +3,20 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use bench_common::function::Size;
+
 use crate::{Figures, Sweep};
 
-/// The goals, for a fleet of this size whose pages take EC2 no time, and for the worst of its sweeps.
+/// The goals, for a fleet of this size of plain instances whose pages take EC2 no time, and for the worst of its sweeps.
 const INSTANCES: usize = 10_000;
 const READS: usize = 22;
 const WALL: Duration = Duration::from_secs(45);
 const PEAK_MEMORY: u64 = 64_000_000;
 /// What Lambda gives the function. One that needs more is ended.
-const MEMORY: u64 = 128 << 20;
+const MEMORY: u64 = (Size::SWEEPS.memory_mb as u64) << 20;
 
-const HEADER: &str = "| instances | a page takes EC2 | sweeps | reads | XML | writes | invocations | time in all \
-                      | longest invocation | processor | peak memory |";
+const HEADER: &str = "| instances | each | a page takes EC2 | sweeps | reads | XML | writes | time | processor \
+                      | peak memory |";
 
 /// One row for each fleet.
 pub fn measured(all: &[Figures]) -> String {
@@ -25,15 +27,14 @@ pub fn measured(all: &[Figures]) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(
             table,
-            "| {} | {} | {} | {} | {} | 0 | {} | **{}** | {} | {} | {} |",
+            "| {} | {} kB | {} | {} | {} | {} | 0 | **{}** | {} | {} |",
             grouped(fleet.instances),
+            fleet.weight / 1000,
             if fleet.latency.is_zero() { "–".to_owned() } else { time(fleet.latency) },
             figures.sweeps.len(),
             first.reads,
             megabytes(first.bytes as u64),
-            first.parts.len(),
-            time(of(wall)),
-            time(of(|sweep| sweep.parts.iter().copied().max().unwrap_or_default())),
+            time(of(|sweep| sweep.time)),
             time(of(|sweep| sweep.cpu)),
             megabytes(figures.peak_memory),
         );
@@ -48,14 +49,17 @@ pub fn goals(all: &[Figures]) -> String {
     };
     let Some(figures) = all.iter().find(is_goal) else { return String::new() };
     let reads = figures.sweeps.iter().map(|sweep| sweep.reads).max().unwrap_or_default();
-    let longest = figures.sweeps.iter().map(wall).max().unwrap_or_default();
+    let longest = figures.sweeps.iter().map(|sweep| sweep.time).max().unwrap_or_default();
     let largest = all.iter().max_by_key(|figures| figures.fleet.instances).unwrap_or(figures);
+    let heaviest = all.iter().max_by_key(|figures| figures.fleet.weight).unwrap_or(figures);
     let size = grouped(largest.fleet.instances);
+    let weight = heaviest.fleet.weight / 1000;
     let rows = [
         ("reads".to_owned(), format!("at most {READS}"), reads.to_string(), reads <= READS),
         ("time".to_owned(), format!("at most {}", time(WALL)), time(longest), longest <= WALL),
         memory("peak memory".to_owned(), PEAK_MEMORY, figures),
         memory(format!("peak memory with {size} instances"), MEMORY, largest),
+        memory(format!("peak memory with instances of {weight} kB"), MEMORY, heaviest),
     ];
     let mut table = format!(
         "| goal for {} instances | wanted | measured | |\n|---|--:|--:|---|\n",
@@ -71,11 +75,6 @@ pub fn goals(all: &[Figures]) -> String {
 fn memory(goal: String, wanted: u64, figures: &Figures) -> (String, String, String, bool) {
     let found = figures.peak_memory;
     (goal, format!("at most {}", megabytes(wanted)), megabytes(found), found <= wanted)
-}
-
-/// All its invocations together.
-fn wall(sweep: &Sweep) -> Duration {
-    sweep.parts.iter().sum()
 }
 
 fn median(mut times: Vec<Duration>) -> Duration {

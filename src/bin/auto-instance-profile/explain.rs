@@ -9,7 +9,7 @@ use auto_instance_profile::failure::{Failure, chain};
 use auto_instance_profile::model::{
     AccountId, Association, AssociationId, AssociationState, Illegal, Instance, InstanceFacts,
     InstanceId, InstanceState, Keeper, Platform, Profile, ProfileArn, ProfileId, ProfileName,
-    ProfileRef, Region, Role,
+    ProfileRef, Region, Role, TagSource,
 };
 use auto_instance_profile::policy::rule::{
     Manner, Rule, Subject, Target, WhenAbsent, WhenDifferent, WhenStopped,

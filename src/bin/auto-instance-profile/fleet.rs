@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use auto_instance_profile::aws::Aws;
 use auto_instance_profile::aws::cloud::AwsCloud;
-use auto_instance_profile::cloud::{CloudError, Clouds, Fleet};
+use auto_instance_profile::cloud::{CloudError, Clouds, Fleet, ROWS_PER_PAGE};
 use auto_instance_profile::config::Mode;
 
 use auto_instance_profile::flapping::FlapDetector;
@@ -121,7 +121,11 @@ impl Place {
         let mut next: Option<String> = None;
         loop {
             progress.say(&format!("Listing instances in {}: {}", self.region, ids.len()));
-            let page = match self.cloud.instances_page(&args.filter, next.as_deref()).await {
+            let page = match self
+                .cloud
+                .instances_page(&args.filter, next.as_deref(), *ROWS_PER_PAGE.end())
+                .await
+            {
                 Ok(page) => page,
                 Err(error) => {
                     self.check_credentials(&error).await?;

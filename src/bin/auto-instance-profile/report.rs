@@ -1,7 +1,7 @@
 //! `report`: where a whole fleet stands, by the function's own sweep, as table, counts, JSON and page. It decides nothing.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
@@ -9,10 +9,10 @@ use std::process;
 
 use auto_instance_profile::aws::written;
 use auto_instance_profile::census::{self, Census, Source, Standing};
-use auto_instance_profile::cloud::CloudError;
+use auto_instance_profile::cloud::{CloudError, ROWS_PER_PAGE};
 use auto_instance_profile::policy::Policy;
 use auto_instance_profile::report::{Entry, InstanceReport};
-use auto_instance_profile::sweep::{Sweep, entry};
+use auto_instance_profile::sweep::{Retries, Sweep, entry};
 use comfy_table::{Attribute, Cell, Color};
 use serde::Serialize;
 use tokio::time::Instant;
@@ -90,20 +90,16 @@ async fn look(
         region: &place.region,
         account: None,
         now_ns: now_ns(),
+        max_rows: *ROWS_PER_PAGE.end(),
+        retries: Retries::Never,
     };
     progress.say(&format!("Listing instances in {}", place.region));
-    let mut pages = match sweep.begin(&args.filter, None, Instant::now() + TIME_FOR_A_LOOK).await {
-        Ok(pages) => pages,
-        Err(error) => return Err(unlisted(place, error).await),
-    };
+    let mut pages = sweep.begin(&args.filter, Instant::now() + TIME_FOR_A_LOOK).await;
     let mut reports: Vec<InstanceReport> = Vec::new();
-    // Pages are read one after another while instances come and go: one may be on two of them.
-    let mut seen = HashSet::new();
     loop {
         match pages.next(Instant::now() + TIME_FOR_A_LOOK).await {
             Ok(Some(page)) => {
-                let news = page.reports.into_iter();
-                reports.extend(news.filter(|report| seen.insert(report.instance.id.clone())));
+                reports.extend(page.reports);
                 progress.say(&format!("Looking at instances: {}", reports.len()));
             }
             Ok(None) => return Ok(reports),
@@ -431,7 +427,7 @@ mod tests {
     use auto_instance_profile::failure::Failure;
     use auto_instance_profile::model::{
         Instance, InstanceFacts, InstanceId, InstanceRef, InstanceState, Keeper, Platform, Region,
-        Tags,
+        TagSource, Tags,
     };
     use auto_instance_profile::report::{Before, Cause, Outcome};
     use serde_json::{Value, json};

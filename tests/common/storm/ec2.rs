@@ -257,8 +257,9 @@ impl Fleet for Sdk {
         &self,
         filters: &[Filter],
         from: Option<&str>,
+        rows: usize,
     ) -> Result<Page<Instance>, CloudError> {
-        let one = || self.ec2.cloud.instances_page(filters, from);
+        let one = || self.ec2.cloud.instances_page(filters, from, rows);
         self.call(Operation::DescribeInstances, one).await
     }
 

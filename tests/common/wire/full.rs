@@ -66,3 +66,12 @@ pub const TAGS: [(&str, &str); 9] = [
     ("backup", "daily-at-three-keep-for-thirty-days"),
     ("managed-by", "a-pipeline-of-the-platform-team"),
 ];
+
+/// An instance with so many addresses that it takes at least so many bytes.
+pub fn heavy(instance: String, bytes: usize) -> String {
+    const ADDRESS: &str =
+        "<item><ipv6Address>2001:0db8:0000:0000:0000:0000:0000:0001</ipv6Address></item>";
+    let addresses = ADDRESS.repeat(bytes.saturating_sub(instance.len()).div_ceil(ADDRESS.len()));
+    let set = format!("<ipv6AddressesSet>{addresses}</ipv6AddressesSet>");
+    instance.replacen("<ipv6AddressesSet/>", &set, 1)
+}
