@@ -1498,7 +1498,7 @@ async fn events_are_put_ten_a_call_and_each_has_its_own_fate() {
     let types = [
         "Instance Profile Changed",
         "Instance Profile Blocked",
-        "Instance Profile Contested",
+        "Instance Profile Flapping",
         "Sweep Completed",
     ];
     for (request, numbers) in requests.iter().zip([0..10, 10..12]) {

@@ -235,7 +235,12 @@ impl Attempt<'_> {
     /// Since when IAM must have answered for this decision: what takes a profile away rests on an answer of now.
     pub(super) fn needs_an_answer_since(&self, decision: &Decision) -> Option<Instant> {
         match decision {
-            Decision::Replace { .. } => Some(self.started),
+            // A profile of that name was made again, or its answer is from before it was.
+            Decision::Replace { from, to, .. }
+                if from.profile_arn.rsplit('/').next() == Some(to.arn.name().as_str()) =>
+            {
+                Some(self.started)
+            }
             Decision::Swap { .. } => Some(self.looked_at),
             Decision::Leave(_)
             | Decision::Wait(_)
@@ -244,6 +249,7 @@ impl Attempt<'_> {
             | Decision::LookUp(_)
             | Decision::Confirm
             | Decision::Associate(_)
+            | Decision::Replace { .. }
             | Decision::Remove(_)
             | Decision::PutBack { .. } => None,
         }

@@ -79,7 +79,7 @@ async fn another_profile_on_a_running_instance_is_replaced_in_one_call() {
 #[tokio::test]
 async fn another_profile_on_a_stopped_instance_is_swapped() {
     let wire = Wire::serve(a_world().stopped(ONE, Some("web"), Some("old"))).await;
-    let mut function = function_allowing("web", &wire).await;
+    let mut function = swapping_function(&wire).await;
     let report = function.invoke(state_change(ONE, "stopped")).await.unwrap();
     assert_eq!(row(&report), ("swap", "swapped"));
     assert_eq!(wire.writes(), [disassociated(ONE, "old"), associated(ONE, "web")]);
@@ -263,7 +263,7 @@ async fn a_dry_run_reports_and_writes_nothing() {
         .running(TWO, Some("web"), Some("old"))
         .stopped(THREE, Some("web"), Some("old"));
     let wire = Wire::serve(world).await;
-    let mut function = function_allowing("web", &wire).await;
+    let mut function = swapping_function(&wire).await;
     let asked = json!({"instance-ids": [TWO, ONE, THREE], "dry-run": true});
     let report = function.invoke(asked).await.unwrap();
     assert_eq!(report["mode"], "dry-run");
@@ -635,7 +635,7 @@ async fn a_write_whose_answer_is_lost_is_not_made_twice() {
             Wire::serve(world).await.once(ASSOCIATE, fault.clone()).once(REPLACE, fault.clone());
         let mut function = function_allowing("web", &wire).await;
         let report = function.invoke(json!({"instance-ids": [ONE, TWO]})).await.unwrap();
-        assert_eq!(rows(&report), [("keep", "converged"); 2], "{fault:?}");
+        assert_eq!(rows(&report), [("keep", "associated"), ("keep", "replaced")], "{fault:?}");
         let mut writes = wire.writes();
         writes.sort_by_key(|write| format!("{write:?}"));
         assert_eq!(writes, [associated(ONE, "web"), replaced(TWO, "web")], "{fault:?}");
@@ -668,6 +668,13 @@ async fn an_answer_that_is_no_xml_comes_again() {
     assert_eq!(wire.writes(), [associated(ONE, "web")]);
 }
 
+/// What EC2 says to the question whether an attach would be denied, as long as it would not.
+const SOMETHING_IS_ATTACHED: Fault = Fault::Refuses(
+    400,
+    "IncorrectState",
+    "There is an existing association for instance i-00000000000000001",
+);
+
 const NO_SUCH_PROFILE: Fault = Fault::Refuses(
     400,
     "InvalidParameterValue",
@@ -678,10 +685,11 @@ const NO_SUCH_PROFILE: Fault = Fault::Refuses(
 async fn a_swap_that_fails_half_way_puts_the_old_profile_back() {
     let wire = Wire::serve(a_world().stopped(ONE, Some("web"), Some("old")))
         .await
+        .once(ASSOCIATE, SOMETHING_IS_ATTACHED)
         .once(ASSOCIATE, NO_SUCH_PROFILE);
-    let mut function = function_allowing("web", &wire).await;
+    let mut function = swapping_function(&wire).await;
     let failure = function.invoke(state_change(ONE, "stopped")).await.unwrap_err();
-    assert_eq!(failure.error_type, "SwapUndone");
+    assert_eq!(failure.error_type, "SwapRolledBack");
     assert!(failure.error_message.contains("InvalidParameterValue"), "{failure:?}");
     assert_eq!(wire.writes(), [disassociated(ONE, "old"), associated(ONE, "old")]);
     assert_eq!(wire.world().attached_to(ONE).as_deref(), Some("old"));
@@ -692,8 +700,9 @@ async fn a_swap_whose_first_answer_is_lost_still_puts_the_old_profile_back() {
     let wire = Wire::serve(a_world().stopped(ONE, Some("web"), Some("old")))
         .await
         .once(DISASSOCIATE, Fault::BreaksAfter)
+        .once(ASSOCIATE, SOMETHING_IS_ATTACHED)
         .once(ASSOCIATE, NO_SUCH_PROFILE);
-    let mut function = function_allowing("web", &wire).await;
+    let mut function = swapping_function(&wire).await;
     let failure = function.invoke(state_change(ONE, "stopped")).await.unwrap_err();
     assert_eq!(wire.world().attached_to(ONE).as_deref(), Some("old"), "{failure:?}");
     assert_eq!(wire.writes(), [disassociated(ONE, "old"), associated(ONE, "old")]);
@@ -704,7 +713,7 @@ async fn a_swap_whose_first_answer_is_lost_is_finished() {
     let wire = Wire::serve(a_world().stopped(ONE, Some("web"), Some("old")))
         .await
         .once(DISASSOCIATE, Fault::BreaksAfter);
-    let mut function = function_allowing("web", &wire).await;
+    let mut function = swapping_function(&wire).await;
     let report = function.invoke(state_change(ONE, "stopped")).await.unwrap();
     assert_eq!(report["instances"][0]["outcome"], "swapped");
     assert_eq!(wire.writes(), [disassociated(ONE, "old"), associated(ONE, "web")]);
@@ -718,7 +727,7 @@ async fn what_another_hand_detached_is_not_put_back() {
             world.instance_mut(ONE).tags.clear();
         });
     let wire = Wire::serve(world).await;
-    let mut function = function_allowing("web", &wire).await;
+    let mut function = swapping_function(&wire).await;
     let report = function.invoke(state_change(ONE, "stopped")).await.unwrap();
     assert_eq!(row(&report), ("leave", "left"));
     assert_eq!(wire.writes(), []);
@@ -730,22 +739,25 @@ async fn a_swap_that_is_throttled_once_is_made_all_the_same() {
     let wire = Wire::serve(a_world().stopped(ONE, Some("web"), Some("old")))
         .await
         .once(DISASSOCIATE, THROTTLED)
+        .once(ASSOCIATE, SOMETHING_IS_ATTACHED)
+        .once(ASSOCIATE, SOMETHING_IS_ATTACHED)
         .once(ASSOCIATE, THROTTLED);
-    let mut function = function_allowing("web", &wire).await;
+    let mut function = swapping_function(&wire).await;
     let report = function.invoke(state_change(ONE, "stopped")).await.unwrap();
     // The second half was decided about once more, on what is bare by now.
     assert_eq!(row(&report), ("associate", "swapped"));
     assert_eq!(wire.writes(), [disassociated(ONE, "old"), associated(ONE, "web")]);
-    assert_eq!((wire.requests_of(DISASSOCIATE).len(), wire.requests_of(ASSOCIATE).len()), (2, 2));
+    assert_eq!((wire.requests_of(DISASSOCIATE).len(), wire.requests_of(ASSOCIATE).len()), (2, 4));
 }
 
 #[tokio::test]
 async fn a_swap_that_cannot_be_undone_says_so_and_is_finished_next_time() {
     let wire = Wire::serve(a_world().stopped(ONE, Some("web"), Some("old")))
         .await
+        .once(ASSOCIATE, SOMETHING_IS_ATTACHED)
         .once(ASSOCIATE, NO_SUCH_PROFILE)
         .once(ASSOCIATE, Fault::Refuses(400, "SomethingNew", "Not today"));
-    let mut function = function_allowing("web", &wire).await;
+    let mut function = swapping_function(&wire).await;
     let messages = batch(&[("m1", state_change(ONE, "stopped"))]);
     assert_eq!(batch_failures(&function.invoke(messages.clone()).await.unwrap()), ["m1"]);
     assert_eq!(wire.world().attached_to(ONE), None);
@@ -1025,6 +1037,14 @@ fn a_world() -> World {
 
 async fn function_allowing(patterns: &str, wire: &Wire) -> Function {
     function_with(wire, &[("ALLOWED_PROFILES", patterns)]).await
+}
+
+/// A function that swaps on stopped instances: it has a queue, and may attach what was there again.
+async fn swapping_function(wire: &Wire) -> Function {
+    let queue = format!("{}/123456789012/auto-instance-profile-events", wire.endpoint());
+    let settings =
+        [("ALLOWED_PROFILES", "web,old"), ("WHEN_STOPPED", "swap"), ("QUEUE_URL", &*queue)];
+    function_with(wire, &settings).await
 }
 
 /// A function that is ready for its first event.
