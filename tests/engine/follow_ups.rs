@@ -367,3 +367,96 @@ async fn messages_of_the_functions_own_that_are_damaged_are_named() {
         assert!(error.error_message.contains(part), "{body}: {}", error.error_message);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_event_beside_a_message_about_a_swap_is_not_lost() {
+    let cloud = FakeCloud::of(world().running(ID, Some("web"), Some("db")));
+    let db = cloud.world().profiles["db"].arn();
+    let swap = json!({ "finish-swap": {
+        "instance-id": ID, "account": "123456789012", "region": "us-east-1", "profile": db,
+        "association-id": "iip-assoc-0fedcba9876543210",
+    }});
+    let (swap, event) = (swap.to_string(), running(ID).to_string());
+    let function = Function::over(cloud.clone());
+    let messages = [Message::of("swap", &swap), Message::of("event", &event)];
+    assert_eq!(function.receive(&messages).await, [""; 0]);
+    assert_eq!(cloud.world().attached_to(ID).as_deref(), Some("web"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobodys_message_attaches_what_is_not_allowed() {
+    let cloud = FakeCloud::of(world().profile("admin").running(ID, None, None));
+    let admin = cloud.world().profiles["admin"].arn();
+    let forged = json!({ "finish-swap": {
+        "instance-id": ID, "region": "us-east-1", "profile": admin, "association-id": "iip-assoc-1",
+    }});
+    let function = Function::over(cloud.clone());
+    assert!(deliver(&function, &Outgoing::at_once(forged.to_string()), minutes(5), 4).await);
+    assert_eq!(cloud.world().writes, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_undo_counts_once_wherever_it_is_seen() {
+    let cloud = FakeCloud::of(world().running(ID, Some("web"), Some("db")));
+    let function = Function::over(cloud.clone());
+    event(&function).await;
+    let (_, first) = one_sent(&cloud);
+    cloud.world().attach(ID, "db");
+    event(&function).await;
+    sent(&cloud);
+    tokio::time::sleep(minutes(5)).await;
+    let log = Log::begin();
+    assert!(deliver(&function, &first, minutes(5), 1).await);
+    let [line] = &log.about(ID)[..] else { panic!("one line") };
+    assert_eq!(line["level"], "INFO", "two corrections are no flapping: {line}");
+    let (body, _) = one_sent(&cloud);
+    assert_eq!(body["verify"]["corrected-s-ago"].as_array().unwrap().len(), 2, "{body}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cooldown_is_over_where_its_message_says_so() {
+    let cloud = FakeCloud::of(world().running(ID, Some("web"), Some("db")));
+    let function = Function::over(cloud.clone());
+    for _ in 0..3 {
+        event(&function).await;
+        cloud.world().attach(ID, "db");
+    }
+    let web = cloud.world().profiles["web"].arn();
+    let over = json!({ "verify": {
+        "instance-id": ID, "account": "123456789012", "region": "us-east-1", "after": "flapping", "profile": web,
+    }});
+    // The environment still remembers the three corrections, and not that a cooldown began.
+    let over = Outgoing::at_once(over.to_string());
+    assert!(deliver(&function, &over, minutes(61), 2).await);
+    assert_eq!(cloud.world().attached_to(ID).as_deref(), Some("web"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn tags_of_one_read_alone_take_no_profile_away() {
+    let yaml = "version: 1\nrules: [{ name: retired, match: { tags: { InstanceProfile: web } }, profile: none }]";
+    let cloud = FakeCloud::of(world().running(ID, Some("web"), Some("db")).untagged_for(ID, 1_000));
+    let function = Function::with(cloud.clone(), &[("POLICY_FILE", yaml)]);
+    let body = running(ID).to_string();
+    for receive in 1..=4 {
+        let message =
+            Message::of("event", &body).received(receive).sent(minutes(u64::from(receive)));
+        function.receive(&[message]).await;
+    }
+    assert_eq!(cloud.world().writes, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_association_that_began_while_stopped_is_verified_once_it_runs() {
+    let cloud = FakeCloud::of(world().stopped(ID, Some("web"), None));
+    let function = Function::over(cloud.clone());
+    event(&function).await;
+    sent(&cloud);
+    cloud.world().instance_mut(ID).state = "running".into();
+    cloud.world().never_settles(ID);
+    event(&function).await;
+    let (body, message) = one_sent(&cloud);
+    assert_eq!(body["verify"]["after"], "wait");
+    function.take_metrics();
+    assert!(deliver(&function, &message, minutes(5), 1).await);
+    assert_eq!(function.take_metrics()[0]["Stuck"], 1);
+}
