@@ -66,7 +66,7 @@ pub trait Cloud: Send + Sync {
     ) -> impl Future<Output = Result<Option<Association>, CloudError>> + Send;
 
     /// Detaches an association. A try that may have been carried out is not repeated within the call, so that an
-    /// association that is gone was detached by another hand.
+    /// association that is gone was detached by another actor.
     fn disassociate(
         &self,
         association: &AssociationId,

@@ -94,7 +94,7 @@ pub enum Origin {
     TagChange,
     /// A launch, as CloudTrail tells of it.
     Launch,
-    /// An association changed by another hand, as CloudTrail tells of it.
+    /// An association changed by another actor, as CloudTrail tells of it.
     Drift,
     /// A sweep that found the instance wrong.
     Sweep,

@@ -245,7 +245,7 @@ fn token(next: Option<&str>) -> Option<String> {
 
 /// One try of a write. A throttled one waits for its next turn. One whose answer was lost may have been carried out, which
 /// a look tells, and a second try does not: of Associate's, EC2 would take another token; of the others', it would say
-/// that there is no such association, as if another hand had been at work, and what we detached would not be known as
+/// that there is no such association, as if another actor had been at work, and what we detached would not be known as
 /// ours to put back.
 fn once() -> aws_sdk_ec2::config::Builder {
     aws_sdk_ec2::Config::builder().retry_config(RetryConfig::disabled())

@@ -68,7 +68,10 @@ async fn what_is_undone_three_times_is_retried_after_the_cooldown() {
     let [(receipt, delay)] = &hidden[..] else { panic!("one message: {hidden:?}") };
     assert_eq!(receipt, "fourth");
     let hours = Duration::from_hours(1)..Duration::from_hours(2);
-    assert!(hours.contains(delay) && *delay > hours.start, "the truce is over by then: {delay:?}");
+    assert!(
+        hours.contains(delay) && *delay > hours.start,
+        "the cooldown is over by then: {delay:?}"
+    );
     let [line] = &log.about(ID)[..] else { panic!("one line") };
     let said = [&line["level"], &line["error.type"], &line["standing"], &line["disposition"]];
     assert_eq!(said, ["ERROR", "Flapping", "failed", "come-again"]);
@@ -157,7 +160,7 @@ async fn the_other_actor_is_named_where_cloudtrail_names_it() {
 async fn who_did_it_is_remembered_until_flapping_is_said() {
     let cloud = contested();
     let function = Function::over(cloud.clone());
-    // The drift is told of, and corrected; the event that begins the truce knows nothing of it.
+    // The drift is told of, and corrected; the event that begins the cooldown knows nothing of it.
     for _ in 0..3 {
         let body = drift(ID, OPPONENT).to_string();
         assert_eq!(function.receive(&[Message::of("drift", &body)]).await, [""; 0]);

@@ -27,7 +27,7 @@ struct Scene {
     dry_run: bool,
 }
 
-/// What another hand does in the middle of a run.
+/// What another actor does in the middle of a run.
 #[derive(Debug, Clone, Copy)]
 enum Move {
     Attaches(&'static str),

@@ -152,7 +152,7 @@ fn a_seed_makes_the_same_world_each_time() {
 }
 
 /// Worlds within which a guard that is off must be noticed.
-const NOTICED_WITHIN: u64 = 4000;
+const NOTICED_WITHIN: u64 = 500;
 
 /// The first world that notices, and by which invariant.
 fn notices(mutation: Mutation) -> Option<(u64, Invariant)> {

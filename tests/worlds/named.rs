@@ -81,8 +81,8 @@ impl Plan {
 }
 
 /// Worlds in which a guard is needed that few others need.
-pub fn revealing() -> [Plan; 2] {
-    [deleted_tag_still_shown(), running_read_as_pending()]
+pub fn revealing() -> [Plan; 3] {
+    [deleted_tag_still_shown(), running_read_as_pending(), swap_cut_by_a_death()]
 }
 
 // A read is older than the event.
@@ -168,13 +168,16 @@ fn a_profile_whose_role_comes_late_is_waited_for() {
 
 // An instance is left without a profile.
 
-#[test]
-fn a_swap_cut_by_a_death_is_ended_under_when_absent_leave() {
+fn swap_cut_by_a_death() -> Plan {
     let dies = fault(Op::AssociateBare, Fault::DiesBefore, 0, 60_000, 1);
     world(&[("stopped", tagged("db"), Some("web"))], &[wake(1_000), dies])
         .with(Rules::Many)
         .swapping()
-        .keeps_every_promise();
+}
+
+#[test]
+fn a_swap_cut_by_a_death_is_ended_under_when_absent_leave() {
+    swap_cut_by_a_death().keeps_every_promise();
 }
 
 #[test]

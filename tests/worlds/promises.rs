@@ -560,11 +560,7 @@ impl Watch {
         let now = self.now();
         let mut needs: Vec<(&str, Ms, &[&str])> = Vec::new();
         if let Some(debt) = &self.debts[who] {
-            needs.push((
-                "has lost its profile",
-                debt.since,
-                &["Failed:RollbackFailed", "Failed:LeftBare"],
-            ));
+            needs.push(("has lost its profile", debt.since, &["Failed:RollbackFailed"]));
         }
         if let (Some(at), true) = (self.kept_old[who], self.cannot_be_mended(who))
             && view.state_word() == "running"
@@ -582,7 +578,7 @@ impl Watch {
         }
         let undone = &self.undone[who];
         if let Some(fourth) = undone.windows(4).find(|times| times[3] - times[0] < HOUR) {
-            needs.push(("is changed back again and again", fourth[3], &["Flapping", "Contested"]));
+            needs.push(("is changed back again and again", fourth[3], &["Flapping"]));
         }
         if let Some(at) = self.denied_since(who, &view) {
             needs.push(("may not be given its profile", at, &["Failed:Denied"]));

@@ -211,7 +211,7 @@ impl Watch {
                 _ => true,
             },
             "waiting" => was(&|view| view.state_word() != "running"),
-            "failed" if matches!(error_type, Some("LeftBare" | "RollbackFailed")) => {
+            "failed" if matches!(error_type, Some("RollbackFailed")) => {
                 self.ever(who, visit.began, |view| view.attached().is_none())
             }
             _ => true,
