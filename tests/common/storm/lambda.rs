@@ -97,9 +97,18 @@ impl Queues for Aws {
         join_all(calls).await
     }
 
-    /// Nobody sweeps in a storm.
-    async fn send(&self, queue: &str, _messages: &[Outgoing]) -> Vec<Result<(), QueueError>> {
-        panic!("nothing is sent to {queue}")
+    /// The looks that follow each write.
+    async fn send(&self, _queue: &str, messages: &[Outgoing]) -> Vec<Result<(), QueueError>> {
+        let calls = messages.chunks(PER_SQS_CALL).map(async |entries| {
+            let answer = self.call().await;
+            let each = entries.iter().map(|entry| {
+                answer.clone()?;
+                self.sqs.send_later(entry.body.clone(), entry.delay);
+                Ok(())
+            });
+            each.collect::<Vec<_>>()
+        });
+        join_all(calls).await.concat()
     }
 }
 
@@ -226,6 +235,7 @@ impl EventSource {
             "DEAD_LETTER_QUEUE_URL" => {
                 "https://sqs.us-east-1.amazonaws.com/123456789012/dead".to_owned()
             }
+            "QUEUE_URL" => "https://sqs.us-east-1.amazonaws.com/123456789012/queue".to_owned(),
             "MAXIMUM_CONCURRENCY" => self.wiring.maximum_concurrency.to_string(),
             "MODE" => "enforce".to_owned(),
             "WRITES_PER_SECOND" => self.wiring.writes_per_second.to_string(),

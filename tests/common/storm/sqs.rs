@@ -73,6 +73,11 @@ impl Sqs {
     }
 
     pub fn send(&self, body: String) {
+        self.send_later(body, Duration::ZERO);
+    }
+
+    /// Sends a message that is seen after this long.
+    pub fn send_later(&self, body: String, delay: Duration) {
         let mut state = self.state();
         let index = state.messages.len();
         state.messages.push(Message {
@@ -82,7 +87,11 @@ impl Sqs {
             is_gone: false,
             hidden_until: None,
         });
-        state.visible.push_back(index);
+        if delay.is_zero() {
+            state.visible.push_back(index);
+        } else {
+            state.hide(index, Instant::now() + delay);
+        }
         state.left += 1;
         self.0.changed.notify_waiters();
     }
