@@ -320,10 +320,14 @@ impl Reader<'_> {
             };
         }
         if fields.contains_key(follow_up::VERIFY) {
-            return follow_up::read_verification(value).map(Reading::Verify);
+            let mut verification = follow_up::read_verification(value)?;
+            self.fill_in_the_account(&mut verification.instance);
+            return Ok(Reading::Verify(verification));
         }
         if fields.contains_key(follow_up::FINISH_SWAP) {
-            return follow_up::read_swap(value).map(Reading::FinishSwap);
+            let mut detached = follow_up::read_swap(value)?;
+            self.fill_in_the_account(&mut detached.instance);
+            return Ok(Reading::FinishSwap(detached));
         }
         if fields.contains_key("instance-ids") {
             return invocation::of_instances(value, self.caller);
@@ -332,6 +336,11 @@ impl Reader<'_> {
             return invocation::of_a_sweep(value);
         }
         Err(Malformed::NotAnEvent("an object without these fields"))
+    }
+
+    /// An instance that is named without its account is in the function's own.
+    fn fill_in_the_account(&self, instance: &mut InstanceRef) {
+        instance.account = instance.account.take().or_else(|| self.caller.account.clone());
     }
 
     /// What a tag event says of the keys that matter. An event that does not tell the tags says nothing of what is gone.

@@ -75,6 +75,11 @@ impl Expectation {
         }
     }
 
+    /// The tags that are expected: of each key its value, or `None` where it was deleted.
+    pub fn tags(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+        self.tags.iter().map(|(key, (_, value))| (key.as_str(), value.as_deref()))
+    }
+
     /// The state that an event announced, where one did.
     #[must_use]
     pub fn state(&self) -> Option<&InstanceState> {

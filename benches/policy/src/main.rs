@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use auto_instance_profile::allow::AllowList;
 use auto_instance_profile::decide::decide;
 use auto_instance_profile::model::{
-    Instance, InstanceFacts, InstanceId, InstanceState, Keeper, Platform, Region, Tags,
+    Instance, InstanceFacts, InstanceId, InstanceState, Keeper, Platform, Region, TagSource, Tags,
 };
 use auto_instance_profile::policy::rule::Subject;
 use auto_instance_profile::policy::{Policy, file};

@@ -4,10 +4,12 @@ use serde_json::{Value, json};
 
 use super::plain;
 use auto_instance_profile::census::SweepRequest;
+use auto_instance_profile::event::follow_up::{message_to_finish_swap, message_to_verify};
 use auto_instance_profile::event::{
-    Caller, Malformed, Message, Origin, Payload, Reader, Reading, Trigger, invocation,
+    Caller, Malformed, Message, Origin, Payload, Reader, Reading, Trigger,
 };
-use auto_instance_profile::model::{AccountId, InstanceRef, Region};
+use auto_instance_profile::model::{AccountId, Detached, InstanceRef, Region};
+use auto_instance_profile::verification::Verification;
 
 /// No sentence about a payload may fill the log: ten keys of a hundred characters, each of them escaped twice at worst.
 const LONGEST_SENTENCE: usize = 24_000;
@@ -85,15 +87,17 @@ fn check_reading(reading: &Reading, value: &Value) {
     let trigger = match reading {
         Reading::Ignored(ignored) => return check_sentence(&ignored.to_string()),
         Reading::Sweep(request) => return check_sweep(request, value),
+        Reading::Verify(verification) => return check_verification(verification, value),
+        Reading::FinishSwap(detached) => return check_swap(detached, value),
         Reading::Trigger(trigger) => trigger,
     };
     let mut texts = Vec::new();
     collect(value, &mut texts);
     for target in &trigger.targets {
         check_instance(&target.instance, &texts);
-        for (key, shown) in &target.announced {
+        for (key, expected) in target.expected.tags() {
             assert!(reads_tag(key), "{key:?}");
-            assert_eq!(value["detail"]["tags"][key].as_str(), Some(shown.as_str()));
+            assert_eq!(value["detail"]["tags"][key].as_str(), expected);
         }
     }
     for illegal in &trigger.illegal {
@@ -122,7 +126,7 @@ fn check_reading(reading: &Reading, value: &Value) {
     check_ids_read_again(trigger);
 }
 
-/// A sweep is asked for in so many words, each of its filters says something, and what it would go on with reads the same.
+/// A sweep is asked for in so many words, and each of its filters says something.
 fn check_sweep(request: &SweepRequest, value: &Value) {
     assert!(value["sweep"].is_object(), "{value}");
     assert_eq!(request.dry_run, value["dry-run"].as_bool().unwrap_or_default());
@@ -131,8 +135,34 @@ fn check_sweep(request: &SweepRequest, value: &Value) {
     assert!(
         request.filters.iter().all(|filter| !filter.name.is_empty() && !filter.values.is_empty())
     );
-    match read(&invocation::message_to_go_on(request)) {
-        Ok(Payload::Single(Reading::Sweep(again))) => assert_eq!(again, *request),
+}
+
+/// A message of the function's own names what it names, and written again it says the same.
+fn check_verification(verification: &Verification, value: &Value) {
+    let mut texts = Vec::new();
+    collect(value, &mut texts);
+    check_instance(&verification.instance, &texts);
+    match read(&message_to_verify(verification).body) {
+        Ok(Payload::Single(Reading::Verify(again))) => {
+            assert_eq!(
+                (&again.instance, again.after),
+                (&verification.instance, verification.after)
+            );
+            assert_eq!(again.association, verification.association);
+            assert_eq!(again.history.to, verification.history.to);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What is to be attached again is an instance profile, and nothing else.
+fn check_swap(detached: &Detached, value: &Value) {
+    let mut texts = Vec::new();
+    collect(value, &mut texts);
+    check_instance(&detached.instance, &texts);
+    assert!(detached.profile_arn.contains(":instance-profile/"), "{detached:?}");
+    match read(&message_to_finish_swap(detached).body) {
+        Ok(Payload::Single(Reading::FinishSwap(again))) => assert_eq!(again, *detached),
         other => panic!("{other:?}"),
     }
 }
