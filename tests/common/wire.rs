@@ -611,7 +611,7 @@ impl Shared {
                 let (rows, token) = self.page(&parameters, &mut world, |world| {
                     let found = world.describe_instances(&ids)?;
                     let weight = self.weight.load(Ordering::SeqCst);
-                    let whole = |instance| full::heavy(reservation(instance, in_full), weight);
+                    let whole = |instance| full::heavy(&reservation(instance, in_full), weight);
                     Ok(found.iter().map(whole).collect())
                 })?;
                 Ok(ec2_answer(action, &format!("<reservationSet>{rows}</reservationSet>{token}")))

@@ -68,7 +68,7 @@ pub const TAGS: [(&str, &str); 9] = [
 ];
 
 /// An instance with so many addresses that it takes at least so many bytes.
-pub fn heavy(instance: String, bytes: usize) -> String {
+pub fn heavy(instance: &str, bytes: usize) -> String {
     const ADDRESS: &str =
         "<item><ipv6Address>2001:0db8:0000:0000:0000:0000:0000:0001</ipv6Address></item>";
     let addresses = ADDRESS.repeat(bytes.saturating_sub(instance.len()).div_ceil(ADDRESS.len()));
