@@ -344,17 +344,11 @@ impl Reader<'_> {
     }
 
     /// What a tag event says of the keys that matter. An event that does not tell the tags says nothing of what is gone.
-    fn expected_tags(
-        &self,
-        at_ms: Option<i64>,
-        changed: Vec<String>,
-        tags: Option<&Tags>,
-    ) -> Expectation {
+    fn expected_tags(&self, at_ms: Option<i64>, tags: Option<&Tags>) -> Expectation {
         let Some(tags) = tags else { return Expectation::default() };
-        let mut there = tags.clone();
-        there.retain(|key, _| (self.reads_tag)(key));
-        let is_gone = |key: &String| !tags.contains_key(key) && (self.reads_tag)(key);
-        Expectation::of_tags(at_ms, there, changed.into_iter().filter(is_gone))
+        let mut tags = tags.clone();
+        tags.retain(|key, _| (self.reads_tag)(key));
+        Expectation::of_tags(at_ms, tags)
     }
 
     fn tag_change(&self, value: Value) -> Result<Reading, Malformed> {
@@ -384,8 +378,7 @@ impl Reader<'_> {
                 changed: detail.changed_tag_keys.clone(),
             }));
         }
-        let expected =
-            self.expected_tags(at_ms, detail.changed_tag_keys.clone(), detail.tags.as_ref());
+        let expected = self.expected_tags(at_ms, detail.tags.as_ref());
         let resources = event.resources().map_err(fields)?;
         let (mut targets, mut illegal) = (Vec::new(), Vec::new());
         for arn in &resources {

@@ -1,7 +1,6 @@
 //! What an event says a read of its instance must show. It tells an old read from a new one, and decides nothing: EC2's
 //! reads are eventually consistent, and lag behind the very event that asks for them.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::model::{Instance, InstanceState, Tags};
@@ -10,8 +9,7 @@ use crate::model::{Instance, InstanceState, Tags};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Expectation {
     state: Option<(EventTime, InstanceState)>,
-    /// Of each tag key that matters: its value, or `None` where it was deleted.
-    tags: BTreeMap<String, (EventTime, Option<String>)>,
+    tags: Option<(EventTime, Tags)>,
 }
 
 /// When the event happened, in milliseconds since 1970; `None`, which comes before every time, where it does not say.
@@ -50,14 +48,14 @@ impl Expectation {
     /// Of an event about the instance's state.
     #[must_use]
     pub fn of_state(at: EventTime, state: InstanceState) -> Self {
-        Self { state: Some((at, state)), tags: BTreeMap::new() }
+        Self { state: Some((at, state)), tags: None }
     }
 
-    /// Of an event about the instance's tags: those that are there, and the keys of those that are gone.
-    pub fn of_tags(at: EventTime, there: Tags, gone: impl IntoIterator<Item = String>) -> Self {
-        let there = there.into_iter().map(|(key, value)| (key, (at, Some(value))));
-        let gone = gone.into_iter().map(|key| (key, (at, None)));
-        Self { state: None, tags: there.chain(gone).collect() }
+    /// Of an event about the instance's tags, which tells all of them: of the keys that matter, those that it does not tell
+    /// are gone.
+    #[must_use]
+    pub fn of_tags(at: EventTime, tags: Tags) -> Self {
+        Self { state: None, tags: Some((at, tags)) }
     }
 
     /// Adds what another event about the same instance said. Of two that disagree the later one counts; of two of the same
@@ -68,16 +66,17 @@ impl Expectation {
         {
             self.state = Some((at, state));
         }
-        for (key, (at, value)) in other.tags {
-            if self.tags.get(&key).is_none_or(|(known, _)| *known <= at) {
-                self.tags.insert(key, (at, value));
-            }
+        if let Some((at, tags)) = other.tags
+            && self.tags.as_ref().is_none_or(|(known, _)| *known <= at)
+        {
+            self.tags = Some((at, tags));
         }
     }
 
-    /// The tags that are expected: of each key its value, or `None` where it was deleted.
-    pub fn tags(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
-        self.tags.iter().map(|(key, (_, value))| (key.as_str(), value.as_deref()))
+    /// The tags that matter, as an event told them, where one did.
+    #[must_use]
+    pub fn tags(&self) -> Option<&Tags> {
+        self.tags.as_ref().map(|(_, tags)| tags)
     }
 
     /// The state that an event announced, where one did.
@@ -86,24 +85,22 @@ impl Expectation {
         self.state.as_ref().map(|(_, state)| state)
     }
 
-    /// How this read of the instance lags behind, if it does. A later world is no lag.
+    /// How this read of the instance lags behind, if it does; `matters` says of a tag's key whether the policy reads it. A
+    /// later state is no lag.
     #[must_use]
-    pub fn lag(&self, shown: &Instance) -> Option<Lag> {
+    pub fn lag(&self, shown: &Instance, matters: impl Fn(&str) -> bool) -> Option<Lag> {
         if let Some((_, expected)) = &self.state
             && is_left_behind(&shown.state, expected)
         {
             let (expected, shown) = (expected.clone(), shown.state.clone());
             return Some(Lag::State { expected, shown });
         }
-        self.tags.iter().find_map(|(key, (_, expected))| {
-            match (expected.as_ref(), shown.tags.get(key)) {
-                (None, Some(_)) => Some(Lag::DeletedTag { key: key.clone() }),
-                (Some(expected), found) if found != Some(expected) => {
-                    Some(Lag::Tag { key: key.clone() })
-                }
-                (Some(_) | None, _) => None,
-            }
-        })
+        let expected = self.tags()?;
+        let differs = |(key, value): &(&String, &String)| shown.tags.get(*key) != Some(*value);
+        let is_gone = |key: &&String| matters(key) && !expected.contains_key(*key);
+        let late = expected.iter().find(differs).map(|(key, _)| Lag::Tag { key: key.clone() });
+        let gone = || shown.tags.keys().find(is_gone);
+        late.or_else(|| gone().map(|key| Lag::DeletedTag { key: key.clone() }))
     }
 }
 
@@ -124,10 +121,7 @@ impl fmt::Display for Expectation {
     /// What is expected, without the tags' values, which are their owners' business.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.state().map(|state| format!("the state {state}"));
-        let tags = self.tags.iter().map(|(key, (_, value))| match value {
-            Some(_) => format!("the tag {key:?}"),
-            None => format!("no tag {key:?}"),
-        });
+        let tags = self.tags().map(|tags| format!("these tags alone: {:?}", tags.keys()));
         f.write_str(&state.into_iter().chain(tags).collect::<Vec<_>>().join(", "))
     }
 }
@@ -193,32 +187,34 @@ mod tests {
         ] {
             let expected = Expectation::of_state(None, InstanceState::from_ec2(event));
             for state in states {
-                let lags = expected.lag(&shown(state, &[])).is_some();
+                let lags = expected.lag(&shown(state, &[]), |_| true).is_some();
                 assert_eq!(lags, earlier.contains(&state), "{state} after the event {event}");
             }
         }
     }
 
     #[test]
-    fn a_value_must_be_shown_and_a_deleted_key_must_not() {
-        let there = Tags::from([("A".into(), "new".into())]);
-        let expected = Expectation::of_tags(None, there, ["B".to_owned()]);
+    fn the_tags_that_matter_must_be_shown_and_no_others() {
+        let tags = Tags::from([("A".into(), "new".into())]);
+        let expected = Expectation::of_tags(None, tags);
         for (tags, lag) in [
             (&[("A", "new")][..], None),
-            (&[("A", "new"), ("C", "x")], None),
+            (&[("A", "new"), ("Name", "x")], None),
             (&[("A", "old")], Some(Lag::Tag { key: "A".into() })),
             (&[], Some(Lag::Tag { key: "A".into() })),
             (&[("A", "new"), ("B", "x")], Some(Lag::DeletedTag { key: "B".into() })),
         ] {
-            assert_eq!(expected.lag(&shown("running", tags)), lag, "{tags:?}");
+            let lags = expected.lag(&shown("running", tags), |key| key != "Name");
+            assert_eq!(lags, lag, "{tags:?}");
         }
     }
 
     #[test]
     fn of_two_events_the_later_one_counts() {
-        let web = |at| Expectation::of_tags(at, Tags::from([("A".into(), "web".into())]), []);
-        let gone = |at| Expectation::of_tags(at, Tags::new(), ["A".to_owned()]);
-        let is_gone = |expected: &Expectation| expected.lag(&shown("running", &[])).is_none();
+        let web = |at| Expectation::of_tags(at, Tags::from([("A".into(), "web".into())]));
+        let gone = |at| Expectation::of_tags(at, Tags::new());
+        let is_gone =
+            |expected: &Expectation| expected.lag(&shown("running", &[]), |_| true).is_none();
         for (first, second, ends_gone) in [
             (web(Some(1)), gone(Some(2)), true),
             (gone(Some(2)), web(Some(1)), true),

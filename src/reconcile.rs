@@ -175,7 +175,7 @@ impl<'a, C: Cloud, W: WriteAhead> Reconciler<'a, C, W> {
         let (mut at, mut observation) = self.shared_look(&id, shared).await;
         loop {
             attempt.observe(observation.map_err(Failure::Cloud)?, at);
-            let step = if let Some(step) = attempt.lag() {
+            let step = if let Some(step) = attempt.lag(self.policy) {
                 step?
             } else {
                 let decision = self.decide(attempt).await?;
@@ -429,6 +429,10 @@ impl<'a, C: Cloud, W: WriteAhead> Reconciler<'a, C, W> {
             // Another actor's write, or one of ours whose answer nobody saw.
             Ok(Outcome::Converged) => {
                 (false, Some(verification(After::Wait, attached, self.flapping.history(instance))))
+            }
+            // A list that is older than the instance shows nothing attached.
+            Ok(Outcome::Left) if attempt.is_an_events() && attempt.was_left_bare() => {
+                (false, Some(verification(After::Wait, None, self.flapping.history(instance))))
             }
             Ok(Outcome::Waiting) if attempt.is_an_events() => {
                 (false, Some(verification(After::Wait, attached, self.flapping.history(instance))))

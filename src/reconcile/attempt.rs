@@ -12,7 +12,7 @@ use crate::model::{
     Association, AssociationState, Detached, InstanceFacts, InstanceState, Profile,
 };
 use crate::pace::{Turn, Verdict};
-use crate::policy::Requirement;
+use crate::policy::{Policy, Requirement};
 use crate::reconcile::Job;
 use crate::report::{Before, FoundBy, Outcome};
 
@@ -190,9 +190,10 @@ impl Attempt<'_> {
     }
 
     /// What to do about a read that is older than the events, or than the message about a swap: nothing, where it is not.
-    pub(super) fn lag(&mut self) -> Option<Result<Step, Failure>> {
+    pub(super) fn lag(&mut self, policy: &Policy) -> Option<Result<Step, Failure>> {
         let facts = self.facts.as_ref()?;
-        let lag = self.job.expected.lag(&facts.instance).or_else(|| self.lag_behind_a_swap())?;
+        let lag = self.job.expected.lag(&facts.instance, |key| policy.reads_tag(key));
+        let lag = lag.or_else(|| self.lag_behind_a_swap())?;
         match (self.look_behind_the_event(), self.job.patience) {
             (Some(step), _) => Some(Ok(step)),
             (None, Patience::Fresh) => Some(Err(Failure::StaleRead(lag))),
@@ -314,6 +315,11 @@ impl Attempt<'_> {
     /// The association as last seen.
     pub(super) fn attached(&self) -> Option<&Association> {
         self.facts.as_ref()?.association.as_ref()
+    }
+
+    /// Whether the rule leaves the instance without a profile, as it was seen.
+    pub(super) fn was_left_bare(&self) -> bool {
+        matches!(self.decision, Some(Decision::Leave(Leave::CorrectsOnly)))
     }
 
     /// Whether EC2 has yet to put the association of a running instance into force.

@@ -169,7 +169,7 @@ fn a_deleted_tag_stands_only_among_the_changed_keys_and_still_wakes_us() {
     let deleted = sample_with("tags-changed.json", |event| event["detail"]["tags"] = json!({}));
     assert_eq!(
         read_summary(&deleted),
-        "TagChange: 123456789012/us-east-1/i-0123456789abcdef0, expecting no tag \"InstanceProfile\""
+        "TagChange: 123456789012/us-east-1/i-0123456789abcdef0, expecting these tags alone: []"
     );
 }
 

@@ -52,7 +52,7 @@ pub fn job(id: &str) -> Job {
 /// What a tag event says that gave the instance the profile web.
 fn expecting_web() -> Expectation {
     let tags = [("InstanceProfile".to_owned(), "web".to_owned())].into();
-    Expectation::of_tags(None, tags, [])
+    Expectation::of_tags(None, tags)
 }
 
 /// Faults that begin after the question whether a swap's attach would be denied.

@@ -84,8 +84,8 @@ impl Mutation {
                 detail["state"] = "pending".into();
             }
             Self::ExpectsNoAbsence if detail.get("changed-tag-keys").is_some() => {
-                let kept = detail["tags"].as_object().cloned().unwrap_or_default();
-                detail["changed-tag-keys"] = kept.keys().map(String::as_str).collect();
+                // An event that does not tell the tags says nothing of what is gone.
+                detail["tags"] = Value::Null;
             }
             _ => return body.to_owned(),
         }
