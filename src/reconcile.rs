@@ -405,6 +405,12 @@ impl<'a, C: Cloud, W: WriteAhead> Reconciler<'a, C, W> {
                 };
                 (false, Some(verification(after, attempt.written.as_ref(), history)))
             }
+            // A list that is older than the instance shows nothing attached.
+            Ok(Outcome::Left | Outcome::Kept)
+                if attempt.is_an_events() && attempt.was_left_bare() =>
+            {
+                (false, Some(verification(After::Wait, None, self.flapping.history(instance))))
+            }
             Ok(Outcome::Kept) => {
                 let row = attached;
                 let was_undone =
@@ -429,10 +435,6 @@ impl<'a, C: Cloud, W: WriteAhead> Reconciler<'a, C, W> {
             // Another actor's write, or one of ours whose answer nobody saw.
             Ok(Outcome::Converged) => {
                 (false, Some(verification(After::Wait, attached, self.flapping.history(instance))))
-            }
-            // A list that is older than the instance shows nothing attached.
-            Ok(Outcome::Left) if attempt.is_an_events() && attempt.was_left_bare() => {
-                (false, Some(verification(After::Wait, None, self.flapping.history(instance))))
             }
             Ok(Outcome::Waiting) if attempt.is_an_events() => {
                 (false, Some(verification(After::Wait, attached, self.flapping.history(instance))))

@@ -319,7 +319,7 @@ impl Attempt<'_> {
 
     /// Whether the rule leaves the instance without a profile, as it was seen.
     pub(super) fn was_left_bare(&self) -> bool {
-        matches!(self.decision, Some(Decision::Leave(Leave::CorrectsOnly)))
+        matches!(self.decision, Some(Decision::Leave(Leave::CorrectsOnly) | Decision::KeepBare))
     }
 
     /// Whether EC2 has yet to put the association of a running instance into force.
