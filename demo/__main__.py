@@ -84,8 +84,13 @@ def _events(deployed: stack.Stack, cases: Mapping[str, Case]) -> list[str]:
     """Each instance is brought right by the event that tells of it."""
     before = fleet.profiles_of(deployed.cloud)
     with step(f"Sending {len(cases)} sample events through the queue, and waiting for the work"):
-        events = {id: case.event for id, case in cases.items() if case.event}
-        deployed.send([fleet.sample_event(event, id) for id, event in events.items()])
+        deployed.send(
+            [
+                fleet.sample_event(case.event, id, case.tags)
+                for id, case in cases.items()
+                if case.event
+            ]
+        )
         found = decisions.wait_for(deployed, cases.keys())
     say(f"\nThe policy, {fleet.POLICY.relative_to(stack.ROOT)}, says:\n\n{_policy()}\n")
     return _outcome(deployed, cases, before, found)

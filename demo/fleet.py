@@ -144,9 +144,14 @@ def profiles_of(cloud: Cloud) -> dict[str, str]:
     }
 
 
-def sample_event(file: str, instance: str, root: Path = ROOT) -> Mapping[str, Any]:
-    """A file of events/ with this instance and the emulator's account in it."""
+def sample_event(
+    file: str, instance: str, tags: Mapping[str, str], root: Path = ROOT
+) -> Mapping[str, Any]:
+    """A file of events/ with this instance, its tags and the emulator's account in it."""
     text = (root / "events" / file).read_text()
     event = json.loads(text.replace(SAMPLE_INSTANCE, instance).replace(SAMPLE_ACCOUNT, ACCOUNT))
     assert isinstance(event, dict)
+    if "tags" in event["detail"]:
+        # An event that tells of other tags than EC2's is one whose tags EC2 does not show yet.
+        event["detail"]["tags"] = dict(tags)
     return event

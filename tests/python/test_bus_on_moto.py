@@ -81,7 +81,9 @@ def test_a_change_a_block_and_a_sweep_are_told_as_the_schema_says(
 
 def test_a_block_is_told_with_its_reason(account: Account, bus: Bus, start: Start) -> None:
     instance = account.launch(tag="admin", profile="web-old")
-    row = only_row(start(EVENT_BUS=bus.arn).invoke(sample("tags-changed.json", instance)))
+    event = sample("tags-changed.json", instance)
+    event["detail"]["tags"] = {"InstanceProfile": "admin"}
+    row = only_row(start(EVENT_BUS=bus.arn).invoke(event))
     assert row["reason-code"] == "not-allowed"
     (event,) = bus.told()
     jsonschema.validate(event["detail"], SCHEMA)
@@ -108,12 +110,13 @@ def test_the_schema_misses_nothing_that_it_promises(spoil: str) -> None:
 
 
 def test_metrics_are_lines_in_cloudwatchs_form(account: Account, start: Start) -> None:
-    function = start()
+    function = start(QUEUE_URL=account.make_queue())
     event = sample("instance-running.json", account.launch(tag="web"))
     # How long ago an event was is a metric, and an example's is of no interest.
     event["time"] = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     function.invoke(event)
-    function.invoke({"sweep": {}, "dry-run": True})
+    # What a person asks for is no heartbeat of the schedule's, and counts for no alarm.
+    function.invoke({"sweep": {}, "scheduled": True})
     lines = function.log_file.read_text().splitlines()
     documents = [json.loads(line) for line in lines if line.startswith('{"_aws"')]
     assert len(documents) >= 2
