@@ -843,8 +843,8 @@ async fn a_large_fleet_is_read_page_by_page_and_what_is_right_is_only_counted() 
     // The list in 5 pages; then 200, 200 and 50 instances in 2, 2 and 1 pages.
     assert_eq!(wire.requests_of("DescribeInstances").len(), 5 + 5);
     assert_eq!(wire.requests_of("DescribeInstances")[0].parameters["MaxResults"], "1000");
-    // For all of them, and once more for the one that would be replaced.
-    assert_eq!(wire.requests_of("GetInstanceProfile").len(), 2);
+    // For all of them, and once more for the one that would be replaced, if its page was read after that answer.
+    assert!(matches!(wire.requests_of("GetInstanceProfile").len(), 1 | 2));
     let all = end(plan(&wire, &["--all"])).await;
     assert!(ids.iter().all(|id| all.out.contains(id)));
     assert_only_reads(&wire);
