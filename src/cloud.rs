@@ -215,6 +215,19 @@ pub enum ErrorKind {
     Rejected,
 }
 
+impl ErrorKind {
+    /// Whether the same read may be answered in a while, although nobody does anything about it.
+    #[must_use]
+    pub fn may_heal(&self) -> bool {
+        match self {
+            Self::Throttled | Self::Transient | Self::Unreadable | Self::Conflict => true,
+            Self::InstanceNotFound | Self::ProfileNotFound | Self::Denied(_) | Self::Rejected => {
+                false
+            }
+        }
+    }
+}
+
 /// A right that the function's role lacks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MissingRight {

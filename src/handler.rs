@@ -269,7 +269,7 @@ impl<A: Clouds + Queues + Bus> Handler<A> {
         let queues = &self.aws;
         let own_queue = self.config.queue.as_deref().map(|url| OwnQueue { queues, url });
         let own_queue = &own_queue;
-        let now_ns = i128::try_from(since_1970().as_nanos()).unwrap_or(i128::MAX);
+        let now_ns = now_ns();
         let regions = by_region.into_iter().map(async |(region, jobs)| {
             let cloud = self.aws.of(region);
             let (indices, jobs): (Vec<_>, Vec<_>) = jobs.into_iter().unzip();
@@ -351,6 +351,11 @@ fn count(tally: &mut Tally, reports: &[InstanceReport], times: impl Iterator<Ite
 )]
 fn since_1970() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
+/// Now, in nanoseconds since 1970.
+fn now_ns() -> i128 {
+    i128::try_from(since_1970().as_nanos()).unwrap_or(i128::MAX)
 }
 
 fn log_malformed(malformed: &dyn Error, message_id: Option<&str>) {

@@ -515,6 +515,16 @@ pub struct InstanceFacts {
     pub tags_by: TagSource,
 }
 
+impl InstanceFacts {
+    /// Whether EC2 has yet to put the association of a running instance into force. On a stopped one it never does.
+    #[must_use]
+    pub fn is_coming_into_force(&self) -> bool {
+        let is_associating = |row: &Association| row.state == AssociationState::Associating;
+        self.instance.state == InstanceState::Running
+            && self.association.as_ref().is_some_and(is_associating)
+    }
+}
+
 /// Which read showed an instance's tags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TagSource {

@@ -19,7 +19,9 @@ use crate::decide::{
 use crate::expectation::{Expectation, Lag};
 use crate::failure::Failure;
 use crate::flapping::FlapDetector;
-use crate::model::{Association, Detached, InstanceId, InstanceRef, ProfileRef, TagSource, Tags};
+use crate::model::{
+    Association, Detached, InstanceFacts, InstanceId, InstanceRef, ProfileRef, TagSource, Tags,
+};
 use crate::pace::Pace;
 use crate::policy::rule::Subject;
 use crate::policy::{Demand, Policy, Requirement};
@@ -39,8 +41,9 @@ const MAX_FACTS_AGE: Duration = Duration::from_secs(10);
 const REFRESH_TIME: Duration = Duration::from_secs(1);
 /// Time kept back at the end of an invocation, to put an old profile back where a swap was cut short.
 const ROLLBACK_RESERVE: Duration = Duration::from_secs(2);
-/// How long EC2 may take to put an association into force on a running instance, or it cannot assume the role.
-const STUCK_AFTER: Duration = Duration::from_mins(5);
+/// How long EC2 may take to put an association into force on a running instance, which it does within seconds, or it cannot
+/// assume the role: in nanoseconds, as its times are.
+pub(crate) const STUCK_AFTER_NS: i128 = 5 * 60 * 1_000_000_000;
 
 /// One instance to bring to what its tags require.
 #[derive(Debug, Clone)]
@@ -364,9 +367,9 @@ impl<'a, C: Cloud, W: WriteAhead> Reconciler<'a, C, W> {
         let verifies = &attempt.job.verifies;
         let is_verified =
             verifies.iter().any(|verified| verified.association.as_ref() == Some(&row.id));
-        let patience = i128::try_from(STUCK_AFTER.as_nanos()).unwrap_or(i128::MAX);
-        let is_up_for_long = facts.instance.started.is_none_or(|at| self.now_ns - at >= patience);
-        (is_verified && attempt.is_coming_into_force()).then_some(if is_up_for_long {
+        let is_up_for_long =
+            facts.instance.started.is_none_or(|at| self.now_ns - at >= STUCK_AFTER_NS);
+        (is_verified && facts.is_coming_into_force()).then_some(if is_up_for_long {
             Stuck::Surely
         } else {
             Stuck::Perhaps
@@ -417,7 +420,11 @@ impl<'a, C: Cloud, W: WriteAhead> Reconciler<'a, C, W> {
                     |verified: &Verification| row.is_some_and(|row| verified.was_undone(row));
                 if !attempt.job.verifies.iter().any(was_undone) {
                     let is_due = self.is_stuck(attempt, result) == Some(Stuck::Perhaps)
-                        || (attempt.is_an_events() && attempt.is_coming_into_force());
+                        || (attempt.is_an_events()
+                            && attempt
+                                .facts
+                                .as_ref()
+                                .is_some_and(InstanceFacts::is_coming_into_force));
                     let history = self.flapping.history(instance);
                     return (false, is_due.then(|| verification(After::Wait, row, history)));
                 }

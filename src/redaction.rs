@@ -8,6 +8,8 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::{PoisonError, RwLock};
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
 /// What stands where something was taken out.
 pub const REDACTED: &str = "[redacted]";
 /// What stands where the rest of a text was taken out.
@@ -56,6 +58,8 @@ const SHORTEST_BLOB: usize = 100;
 const SHORTEST_SECRET: usize = 16;
 /// Credentials are renewed while a process lives; the old ones are worthless by then.
 const SECRETS_KEPT: usize = 32;
+/// What a query holds only as an escape (RFC 3986).
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// The credentials that this process has used. They are taken out of whatever is written, in any wording.
 static SECRETS: RwLock<Vec<String>> = RwLock::new(Vec::new());
@@ -73,7 +77,7 @@ pub fn keep_secret(secret: &str) {
         secrets.drain(..2);
     }
     secrets.push(secret.to_owned());
-    secrets.push(percent_encoded(secret));
+    secrets.push(utf8_percent_encode(secret, RESERVED).to_string());
 }
 
 /// A text of others on one line and without credentials.
@@ -159,7 +163,9 @@ fn push_escaped(json: &mut String, literal: &str) {
 #[must_use]
 pub fn redact(text: &str) -> Cow<'_, str> {
     let mut redacted = without_known_secrets(text);
-    let end = QUOTES.iter().filter_map(|words| find_ignoring_case(&redacted, words)).min();
+    // Bytes stay where they are.
+    let lower = redacted.to_ascii_lowercase();
+    let end = QUOTES.iter().filter_map(|words| lower.find(words)).min();
     redacted = without_patterns(&redacted[..end.unwrap_or(redacted.len())]);
     if end.is_some() {
         redacted.truncate(redacted.trim_end().len());
@@ -282,24 +288,6 @@ fn is_token(run: &str) -> bool {
     let changes = kinds.windows(2).filter(|two| two[0] != two[1]).count();
     let is_mixed = (0..3).all(|kind| kinds.contains(&kind)) && changes * 2 >= kinds.len();
     run.len() >= SHORTEST_BLOB && is_mixed
-}
-
-fn find_ignoring_case(text: &str, words: &str) -> Option<usize> {
-    // Bytes stay where they are.
-    text.to_ascii_lowercase().find(words)
-}
-
-fn percent_encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            // A String takes whatever is written to it.
-            let _ = write!(encoded, "%{byte:02X}");
-        }
-    }
-    encoded
 }
 
 #[cfg(test)]

@@ -19,24 +19,18 @@ use crate::config::Mode;
 use crate::decide::Decision;
 use crate::failure::{Failure, chain};
 use crate::flapping::{FlapDetector, History};
-use crate::model::{
-    AccountId, Association, AssociationState, Filter, Instance, InstanceId, InstanceRef,
-    InstanceState, Region,
-};
+use crate::model::{AccountId, Association, Filter, Instance, InstanceId, InstanceRef, Region};
 use crate::pace::{Limits, Pace};
 use crate::policy::Policy;
 use crate::profiles::Profiles;
 use crate::queue::NothingWritten;
-use crate::reconcile::{Job, Reconciler};
+use crate::reconcile::{Job, Reconciler, STUCK_AFTER_NS};
 use crate::report::{Cause, FoundBy, InstanceReport};
 use crate::sweep::list::InstanceList;
 use crate::sweep::seen::SeenInstances;
 use crate::sweep::snapshot::Snapshot;
 use crate::verification::{After, Verification};
 
-/// An association of a running instance is put into force within seconds. Where that takes longer than this, EC2 cannot
-/// assume the role.
-const STUCK_AFTER: Duration = Duration::from_mins(5);
 /// Pages of the list of all associations that are worth their time: twelve thousand instances.
 const MAX_LISTED_PAGES: usize = 12;
 /// How long that list may take, of a short sweep a third. One that is slower would use up the time of the instances.
@@ -222,27 +216,15 @@ impl<C: Cloud + Fleet> Pages<'_, C> {
                 Ok(rows) => return Ok(rows),
                 Err(error) => error,
             };
-            let pause = match (&error.kind, self.sweep.retries) {
-                // A page's token does not live for ever, and may be good for pages of one size only.
-                (ErrorKind::Rejected, _) if self.list.begin_anew(self.seen.len()) => Duration::ZERO,
-                (
-                    ErrorKind::Throttled
-                    | ErrorKind::Transient
-                    | ErrorKind::Unreadable
-                    | ErrorKind::Conflict,
-                    Retries::WhileTimeRemains,
-                ) => pauses.advance(),
-                (
-                    ErrorKind::Throttled
-                    | ErrorKind::Transient
-                    | ErrorKind::Unreadable
-                    | ErrorKind::Conflict
-                    | ErrorKind::InstanceNotFound
-                    | ErrorKind::ProfileNotFound
-                    | ErrorKind::Denied(_)
-                    | ErrorKind::Rejected,
-                    _,
-                ) => return Err(error),
+            // A page's token does not live for ever, and may be good for pages of one size only.
+            let begins_anew =
+                error.kind == ErrorKind::Rejected && self.list.begin_anew(self.seen.len());
+            let pause = if begins_anew {
+                Duration::ZERO
+            } else if self.sweep.retries == Retries::WhileTimeRemains && error.kind.may_heal() {
+                pauses.advance()
+            } else {
+                return Err(error);
             };
             if Instant::now() + pause >= until {
                 return Err(error);
@@ -386,11 +368,9 @@ enum Pending {
 fn pending(report: &InstanceReport, now_ns: i128) -> Option<Pending> {
     let facts = report.facts.as_ref().filter(|_| report.standing() == Standing::Right)?;
     let association = facts.association.as_ref()?;
-    let patience = i128::try_from(STUCK_AFTER.as_nanos()).unwrap_or(i128::MAX);
-    let is_pending = facts.instance.state == InstanceState::Running
-        && association.state == AssociationState::Associating;
     let times = [association.since, facts.instance.started];
-    if !is_pending || times.iter().flatten().any(|at| now_ns - at <= patience) {
+    let is_recent = |at: &i128| now_ns - at <= STUCK_AFTER_NS;
+    if !facts.is_coming_into_force() || times.iter().flatten().any(is_recent) {
         return None;
     }
     let is_known = times.iter().all(Option::is_some);

@@ -56,16 +56,8 @@ impl Cloud for AwsCloud {
                 .into_paginator()
                 .send();
             while let Some(page) = pages.next().await {
-                for reservation in page.map_err(|error| failed(CALL, "*", &error))?.reservations() {
-                    let account =
-                        reservation.owner_id().and_then(|owner| AccountId::parse(owner).ok());
-                    instances.extend(
-                        reservation
-                            .instances()
-                            .iter()
-                            .filter_map(|found| instance(found, account.as_ref())),
-                    );
-                }
+                let page = page.map_err(|error| failed(CALL, "*", &error))?;
+                instances.extend(page.reservations().iter().flat_map(instances_of));
             }
         }
         Ok(instances)
@@ -207,11 +199,7 @@ impl Fleet for AwsCloud {
             .send()
             .await
             .map_err(|error| failed(CALL, "*", &error))?;
-        let rows = page.reservations().iter().flat_map(|reservation| {
-            let account = reservation.owner_id().and_then(|owner| AccountId::parse(owner).ok());
-            let found = reservation.instances().iter();
-            found.filter_map(move |found| instance(found, account.as_ref()))
-        });
+        let rows = page.reservations().iter().flat_map(instances_of);
         Ok(Page { rows: rows.collect(), next: token(page.next_token()) })
     }
 
@@ -249,6 +237,13 @@ fn token(next: Option<&str>) -> Option<String> {
 /// ours to put back.
 fn once() -> aws_sdk_ec2::config::Builder {
     aws_sdk_ec2::Config::builder().retry_config(RetryConfig::disabled())
+}
+
+fn instances_of(
+    reservation: &aws_sdk_ec2::types::Reservation,
+) -> impl Iterator<Item = Instance> + '_ {
+    let account = reservation.owner_id().and_then(|owner| AccountId::parse(owner).ok());
+    reservation.instances().iter().filter_map(move |found| instance(found, account.as_ref()))
 }
 
 fn by_instance_id(ids: &[InstanceId]) -> aws_sdk_ec2::types::Filter {

@@ -9,6 +9,7 @@ use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 use crate::aws::whole::CutShort;
 use crate::cloud::codes::{classify, hint};
 use crate::cloud::{CloudError, ErrorKind, MissingRight, Operation};
+use crate::failure::chain;
 use crate::queue::QueueError;
 use crate::redaction::{ENCODED_DENIAL, clean};
 
@@ -41,17 +42,7 @@ impl Said {
 
     /// An error with everything beneath it.
     pub(super) fn all_of(error: &dyn Error) -> Self {
-        let mut text = error.to_string();
-        let mut next = error.source();
-        while let Some(source) = next {
-            let sentence = source.to_string();
-            if !sentence.is_empty() {
-                text.push_str(": ");
-                text.push_str(&sentence);
-            }
-            next = source.source();
-        }
-        Self::new(&text)
+        Self::new(&chain(error))
     }
 
     /// With what a person needs besides.

@@ -11,11 +11,11 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::bus::{Bus, Notice, Totals};
 use crate::census::{AskedBy, Census, Standing, SweepRequest};
-use crate::cloud::{CloudError, Clouds, ErrorKind, ROWS_PER_PAGE};
+use crate::cloud::{Clouds, ROWS_PER_PAGE};
 use crate::config::Mode;
 use crate::event::{Caller, invocation};
 use crate::failure::{Failure, chain};
-use crate::handler::{Handler, MAX_ENTRIES, since_1970};
+use crate::handler::{Handler, MAX_ENTRIES, now_ns};
 use crate::metrics::Metric;
 use crate::queue::{Outgoing, QueueError, Queues};
 use crate::report::{Entry, InstanceReport};
@@ -120,7 +120,7 @@ impl<A: Clouds + Queues + Bus> Handler<A> {
             policy: &self.config.policy,
             region,
             account: caller.account.as_ref(),
-            now_ns: i128::try_from(since_1970().as_nanos()).unwrap_or(i128::MAX),
+            now_ns: now_ns(),
             max_rows: max_rows(self.config.memory_mb),
             retries: Retries::WhileTimeRemains,
         };
@@ -140,7 +140,8 @@ impl<A: Clouds + Queues + Bus> Handler<A> {
             let page = match timeout_at(stop_at, pages.next(stop_at)).await {
                 Ok(Ok(Some(page))) => page,
                 Ok(Ok(None)) => break None,
-                Ok(Err(error)) if is_out_of_time(&error) => break Some(Failure::Cloud(error)),
+                // It was tried again as long as there was time.
+                Ok(Err(error)) if error.kind.may_heal() => break Some(Failure::Cloud(error)),
                 Ok(Err(error)) => return Err(SweepError::Look(Failure::Cloud(error))),
                 Err(_) => break Some(Failure::OutOfTime),
             };
@@ -318,20 +319,6 @@ impl Run<'_> {
             totals,
         };
         Swept { mode: self.mode.as_str(), sweep, instances: self.instances }
-    }
-}
-
-/// Whether a list's failure, which was tried again as long as there was time, may yet heal.
-fn is_out_of_time(error: &CloudError) -> bool {
-    match error.kind {
-        ErrorKind::Throttled
-        | ErrorKind::Transient
-        | ErrorKind::Unreadable
-        | ErrorKind::Conflict => true,
-        ErrorKind::InstanceNotFound
-        | ErrorKind::ProfileNotFound
-        | ErrorKind::Denied(_)
-        | ErrorKind::Rejected => false,
     }
 }
 

@@ -8,9 +8,7 @@ use crate::cloud::CloudError;
 use crate::decide::{Decision, Different, Leave, Patience, decide, decide_for_debt};
 use crate::expectation::Lag;
 use crate::failure::Failure;
-use crate::model::{
-    Association, AssociationState, Detached, InstanceFacts, InstanceState, Profile,
-};
+use crate::model::{Association, Detached, InstanceFacts, InstanceState, Profile};
 use crate::pace::{Turn, Verdict};
 use crate::policy::{Policy, Requirement};
 use crate::reconcile::Job;
@@ -320,17 +318,6 @@ impl Attempt<'_> {
     /// Whether the rule leaves the instance without a profile, as it was seen.
     pub(super) fn was_left_bare(&self) -> bool {
         matches!(self.decision, Some(Decision::Leave(Leave::CorrectsOnly) | Decision::KeepBare))
-    }
-
-    /// Whether EC2 has yet to put the association of a running instance into force.
-    pub(super) fn is_coming_into_force(&self) -> bool {
-        self.facts.as_ref().is_some_and(|facts| {
-            facts.instance.state == InstanceState::Running
-                && facts
-                    .association
-                    .as_ref()
-                    .is_some_and(|row| row.state == AssociationState::Associating)
-        })
     }
 
     /// The profile that the writes brought about; none, where one was taken away.

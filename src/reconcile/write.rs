@@ -153,30 +153,33 @@ impl<'a, C: Cloud, W: WriteAhead> Reconciler<'a, C, W> {
     async fn associate(&self, attempt: &mut Attempt<'_>, to: &Profile) -> Result<Step, Failure> {
         let arn = to.arn.to_string();
         let outcome = attempt.outcome_of_associating();
-        match self.cloud.associate(&attempt.job.instance.id, &arn).await {
+        let answer = self.cloud.associate(&attempt.job.instance.id, &arn).await;
+        self.after_associate(attempt, answer, outcome, arn, Some(to))
+    }
+
+    async fn put_back(&self, attempt: &mut Attempt<'_>, arn: &str) -> Result<Step, Failure> {
+        let answer = self.cloud.associate(&attempt.job.instance.id, arn).await;
+        self.after_associate(attempt, answer, Outcome::RolledBack, arn.to_owned(), None)
+    }
+
+    /// What follows EC2's answer to an associate of this ARN; `to` is the profile, where a rule requires it.
+    fn after_associate(
+        &self,
+        attempt: &mut Attempt<'_>,
+        answer: Result<Option<Association>, CloudError>,
+        outcome: Outcome,
+        arn: String,
+        to: Option<&Profile>,
+    ) -> Result<Step, Failure> {
+        match answer {
             Ok(row) => {
                 attempt.took(None);
                 Ok(attempt.attached_by_us(outcome, row))
             }
             Err(error) => {
-                let lost =
-                    LostWrite { outcome, from: None, leaves: Some(arn.clone()), to: Some(arn) };
-                self.after_a_failed_write(attempt, error, Some(to), lost)
-            }
-        }
-    }
-
-    async fn put_back(&self, attempt: &mut Attempt<'_>, arn: &str) -> Result<Step, Failure> {
-        match self.cloud.associate(&attempt.job.instance.id, arn).await {
-            Ok(row) => {
-                attempt.took(None);
-                Ok(attempt.attached_by_us(Outcome::RolledBack, row))
-            }
-            Err(error) => {
-                let to = Some(arn.to_owned());
-                let leaves = to.clone();
-                let lost = LostWrite { outcome: Outcome::RolledBack, from: None, to, leaves };
-                self.after_a_failed_write(attempt, error, None, lost)
+                let (to_arn, leaves) = (Some(arn.clone()), Some(arn));
+                let lost = LostWrite { outcome, from: None, to: to_arn, leaves };
+                self.after_a_failed_write(attempt, error, to, lost)
             }
         }
     }
@@ -260,16 +263,10 @@ impl<'a, C: Cloud, W: WriteAhead> Reconciler<'a, C, W> {
         }
         let arn = to.arn.to_string();
         match self.cloud.associate(&attempt.job.instance.id, &arn).await {
-            // It had nothing any more.
-            Ok(row) => {
-                attempt.took(None);
-                Ok(Some(attempt.attached_by_us(Outcome::Associated, row)))
-            }
             Err(error) if says_that_something_is_attached(&error) => Ok(None),
-            Err(error) => {
-                let (outcome, leaves) = (Outcome::Associated, Some(arn.clone()));
-                let lost = LostWrite { outcome, from: None, to: Some(arn), leaves };
-                self.after_a_failed_write(attempt, error, Some(to), lost).map(Some)
+            // Where EC2 took it, the instance had nothing any more.
+            answer => {
+                self.after_associate(attempt, answer, Outcome::Associated, arn, Some(to)).map(Some)
             }
         }
     }

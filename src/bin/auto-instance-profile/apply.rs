@@ -34,9 +34,7 @@ pub fn run(args: &ApplyArgs, stop: &Stop, out: &mut impl Output) -> Result<End, 
     let loaded = policy_of(&args.fleet)?;
     wait_for(async {
         let place = Place::find(args.fleet.region.as_ref(), args.queue.as_deref()).await?;
-        let reports = place.look(&args.fleet, &loaded.policy).await?;
-        let plan =
-            Plan::new(place.region.as_str(), &loaded.name, &args.fleet.allowed.text, reports);
+        let plan = place.plan(&args.fleet, &loaded).await?;
         if !args.fleet.json {
             plan.write(args.fleet.all, out)?;
             writeln!(out)?;

@@ -110,7 +110,7 @@ impl Place {
     }
 
     /// Looks at every instance that passes the filters.
-    pub async fn look(
+    async fn look(
         &self,
         args: &FleetArgs,
         policy: &Policy,
@@ -146,15 +146,23 @@ impl Place {
         }
         Ok(reports)
     }
+
+    /// What would be changed, by a look at every instance that passes the filters.
+    pub async fn plan<'a>(
+        &'a self,
+        args: &'a FleetArgs,
+        loaded: &'a Loaded,
+    ) -> Result<Plan<'a>, Trouble> {
+        let reports = self.look(args, &loaded.policy).await?;
+        Ok(Plan::new(self.region.as_str(), &loaded.name, &args.allowed.text, reports))
+    }
 }
 
 pub fn plan(args: &PlanArgs, out: &mut impl Write) -> Result<End, Trouble> {
     let loaded = policy_of(&args.fleet)?;
     wait_for(async {
         let place = Place::find(args.fleet.region.as_ref(), args.queue.as_deref()).await?;
-        let reports = place.look(&args.fleet, &loaded.policy).await?;
-        let plan =
-            Plan::new(place.region.as_str(), &loaded.name, &args.fleet.allowed.text, reports);
+        let plan = place.plan(&args.fleet, &loaded).await?;
         if args.fleet.json {
             write_json(&plan.json(), out)?;
         } else {

@@ -56,7 +56,7 @@ impl<'a> Plan<'a> {
             let group = group(report);
             // Of the changes those first that take something away.
             let weight = report.decision.as_ref().map_or(0, weight);
-            (group, Reverse(weight), reason(report), report.instance.id.clone())
+            (group, Reverse(weight), report.reason(), report.instance.id.clone())
         };
         reports.sort_by_cached_key(key);
         Self { region, policy, allowed, reports }
@@ -118,7 +118,7 @@ impl<'a> Plan<'a> {
             (Group::Leave, "left alone", FAINT),
             (Group::Keep, "right already", FAINT),
         ] {
-            let reasons = self.count(group, reason);
+            let reasons = self.count(group, InstanceReport::reason);
             let number: usize = reasons.values().sum();
             if number == 0 {
                 continue;
@@ -192,7 +192,7 @@ impl<'a> Plan<'a> {
             allowed: self.allowed,
             changes: self.changes(),
             counts,
-            blocked: self.count(Group::Blocked, reason),
+            blocked: self.count(Group::Blocked, InstanceReport::reason),
             instances: self.reports.iter().map(row_json).collect(),
         }
     }
@@ -282,17 +282,12 @@ pub fn word(report: &InstanceReport) -> &'static str {
     }
 }
 
-/// The reason in a stable word.
-fn reason(report: &InstanceReport) -> &'static str {
-    report.reason()
-}
-
 /// The reason as a sentence; only a word where the table's other columns say the rest.
 fn sentence(report: &InstanceReport) -> String {
     match (&report.result, &report.decision) {
         (Err(failure), _) => shortened(&chain(failure)),
         (Ok(_), Some(decision)) => match group(report) {
-            Group::Change | Group::Keep => reason(report).to_owned(),
+            Group::Change | Group::Keep => report.reason().to_owned(),
             Group::Failed | Group::Blocked | Group::Wait | Group::Leave => {
                 shortened(&decision.to_string())
             }
